@@ -1,0 +1,355 @@
+"""One asynchronous run: the director moves the clocks, the network call tells the hooks.
+
+Data flows one way: clock -> network call -> masks -> clock. `NetworkCall` is the only channel
+between a sampling run and the hooks inside the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from asyndm.masks import MaskSource, as_mask
+from asyndm.parametrisation import Parametrisation, align
+from asyndm.schedule import PixelClock, PixelTime, SigmaScale, Size, Steering, resample
+from asyndm.settings import FIRST_STEPS, Settings
+
+UNCONDITIONAL = -1
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which image and which part of its prompt each row of a network call belongs to.
+
+    Attributes:
+        image: [rows] long.
+        part: [rows] long; -1 = unconditional, 0, 1, ... = the prompt's parts (AND).
+        images, parts: the same as Python tuples, for code that must not wait for the device.
+    """
+
+    image: Tensor
+    part: Tensor
+    images: tuple[int, ...]
+    parts: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, images: Sequence[int], parts: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Rows:
+        """Rows from two lists of equal length.
+
+        Raises:
+            ValueError: the lengths differ.
+        """
+        if len(images) != len(parts):
+            raise ValueError(f"{len(images)} images and {len(parts)} parts do not make rows.")
+        # Two steps, since torch.tensor(list, device=...) would wait for the device.
+        image, part = (
+            torch.tensor(list(column), dtype=torch.long).to(device, non_blocking=True)
+            for column in (images, parts)
+        )
+        return cls(image, part, tuple(images), tuple(parts))
+
+    @classmethod
+    def only_cond(
+        cls, batch: int, parts: int | Sequence[int] = 1, device: torch.device | str = "cpu"
+    ) -> Rows:
+        """Each image's prompt parts in order. ``parts``: how many, for all or image by image."""
+        return cls.of(*_conditional(batch, parts), device)
+
+    @classmethod
+    def cond_then_uncond(
+        cls, batch: int, parts: int | Sequence[int] = 1, device: torch.device | str = "cpu"
+    ) -> Rows:
+        """Conditional rows first, as AUTOMATIC1111 lays them."""
+        images, order = _conditional(batch, parts)
+        return cls.of([*images, *range(batch)], [*order, *[UNCONDITIONAL] * batch], device)
+
+    @classmethod
+    def uncond_then_cond(
+        cls, batch: int, parts: int | Sequence[int] = 1, device: torch.device | str = "cpu"
+    ) -> Rows:
+        """Unconditional rows first, as diffusers lays them."""
+        images, order = _conditional(batch, parts)
+        return cls.of([*range(batch), *images], [*[UNCONDITIONAL] * batch, *order], device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> Rows:
+        """The rows of one of several consecutive calls a host cuts a batch into."""
+        return Rows(self.image[rows], self.part[rows], self.images[rows], self.parts[rows])
+
+
+def _conditional(batch: int, parts: int | Sequence[int]) -> tuple[list[int], list[int]]:
+    counts = [parts] * batch if isinstance(parts, int) else list(parts)
+    if len(counts) != batch:
+        raise ValueError(f"parts: one number for each of the {batch} images is needed.")
+    images = [image for image, count in enumerate(counts) for _ in range(count)]
+    return images, [part for count in counts for part in range(count)]
+
+
+@dataclass
+class NetworkCall:
+    """What the hooks in the network need to know of the call in progress.
+
+    Attributes:
+        pixel_time: the noise levels; None = synchronous, hooks change nothing.
+        timestep_table: [R] the network's timesteps of ``pixel_time.sigma_table``, by the host's
+            rounding rule.
+        rows: set by the host's denoiser before every network call.
+    """
+
+    pixel_time: PixelTime | None = None
+    timestep_table: Tensor | None = None
+    rows: Rows | None = None
+
+    def clear(self) -> None:
+        """Back to synchronous."""
+        self.pixel_time = self.timestep_table = self.rows = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step in pictures, on the CPU, at the clock's grid: [B, gh, gw] each.
+
+    Attributes:
+        mask: within [0, 1], the object mask that steers the pixels *out of* this step.
+        clock, sigma, timestep: of this step's network call.
+    """
+
+    mask: Tensor
+    clock: Tensor
+    sigma: Tensor
+    timestep: Tensor
+
+
+@dataclass
+class History:
+    """What a run did, step by step; kept on the device until :meth:`frames` asks for it."""
+
+    _steps: list[tuple[Tensor, PixelTime, Tensor]] = field(default_factory=list)
+
+    def add(self, mask: Tensor, time: PixelTime, timesteps: Tensor) -> None:
+        """One step: its mask [B, gh, gw], noise levels and timestep table."""
+        self._steps.append((mask, time, timesteps))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def frames(self) -> list[Frame]:
+        """All steps, copied to the CPU (waits for the device)."""
+        frames = []
+        for mask, time, timesteps in self._steps:
+            index = resample(time.index, tuple(mask.shape[-2:]))  # the first call has one cell
+            frames.append(
+                Frame(
+                    mask=mask.float().cpu(),
+                    clock=time.clock_table[index].float().cpu(),
+                    sigma=time.sigma_table[index].cpu(),
+                    timestep=timesteps[index].float().cpu(),
+                )
+            )
+        return frames
+
+
+class Director:
+    """Moves every pixel's clock through one run after another.
+
+    The paper's order: the mask read in step i steers step i + 1, and until a mask was read every
+    pixel counts as object.
+
+    Args:
+        parametrisation: of the model.
+        source: of the masks.
+        curve, origin, first_step: as in :class:`~asyndm.settings.Settings`.
+        allowed: [H, W] or [B, H, W], bool or within [0, 1], the region an inpainting run repaints;
+            multiplies the mask in every step including the first.
+        timestep: sigma table [R] -> the network's timesteps, if the host rounds them; default: the
+            parametrisation's continuous ones.
+        record: keep a :class:`History`.
+
+    Raises:
+        ValueError: an unknown first step or an ``allowed`` that cannot be used.
+    """
+
+    def __init__(
+        self,
+        parametrisation: Parametrisation,
+        source: MaskSource,
+        *,
+        curve: str = "quadratic",
+        origin: str = "host",
+        first_step: str = "objects",
+        allowed: Tensor | None = None,
+        timestep: Callable[[Tensor], Tensor] | None = None,
+        record: bool = False,
+    ) -> None:
+        if first_step not in FIRST_STEPS:
+            raise ValueError(f"first_step: {first_step!r} is none of {', '.join(FIRST_STEPS)}.")
+        self.parametrisation, self.source = parametrisation, source
+        self.curve, self.origin, self.first_step = curve, origin, first_step
+        self.allowed = None if allowed is None else as_mask(torch.as_tensor(allowed))
+        if self.allowed is not None:
+            self.allowed = self.allowed if self.allowed.ndim == 3 else self.allowed[None]
+        self.timestep = timestep or parametrisation.timestep
+        self.record = record
+        self.call = NetworkCall()
+        self.clock: PixelClock | None = None
+        self.history: History | None = None
+        self._pending: Steering | None = None
+        self._allowed_here: Tensor | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        parametrisation: Parametrisation,
+        source: MaskSource,
+        *,
+        allowed: Tensor | None = None,
+        timestep: Callable[[Tensor], Tensor] | None = None,
+        record: bool = False,
+    ) -> Director:
+        """A director with the curve, origin and first step of ``settings``."""
+        return cls(
+            parametrisation,
+            source,
+            curve=settings.curve,
+            origin=settings.origin,
+            first_step=settings.first_step,
+            allowed=allowed,
+            timestep=timestep,
+            record=record,
+        )
+
+    @contextmanager
+    def run(self, x: Tensor, sigmas: Tensor) -> Iterator[PixelTime]:
+        """:meth:`begin`, and :meth:`end` whatever happens in between."""
+        try:
+            yield self.begin(x, sigmas)
+        finally:
+            self.end()
+
+    def begin(self, x: Tensor, sigmas: Tensor) -> PixelTime:
+        """Start a run.
+
+        Args:
+            x: noisy latents [B, C, H, W].
+            sigmas: the host's whole list, [calls + 1].
+
+        Returns:
+            The noise levels of the first call, also in :attr:`call`.
+
+        Raises:
+            ValueError: a list of noise levels that cannot be sampled.
+        """
+        self.end()
+        self.source.reset()
+        size: Size = tuple(x.shape[-2:])
+        # A repaint region is at the latents' resolution and must not be coarsened: a kept pixel
+        # with another noise level than the host's would be blended wrongly.
+        self._allowed_here = None
+        if self.allowed is not None:
+            self._allowed_here = resample(self.allowed.to(x.device), size)
+        self._pending = self._restrict(self._first(x.device))
+        scale = SigmaScale(sigmas, self.parametrisation)
+        self.clock = PixelClock(
+            scale,
+            x.shape[0],
+            tuple(self._pending.levels.shape[-2:]),
+            size,
+            self.source.curvatures,
+            self.curve,
+            self.origin,
+            x.device,
+        )
+        self.history = History() if self.record else None
+        while self.clock.step < 0:  # the authors' advance from the virtual timestep 1001
+            self.clock.advance(self._pending)
+        return self._announce()
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The latents a run starts from, relabelled to the first call's noise levels.
+
+        The authors' indexing puts objects of the first call above the host's first noise level
+        while leaving the latents as they are *in the network's scaling*; in the sampler's scaling
+        that is a factor. With the host's origin x is returned untouched.
+        """
+        if self.origin == "host":
+            return x
+        host = torch.tensor(self.clock.scale.sigmas[0], dtype=torch.float32)
+        pixel = self.clock.pixel_time.sigma_map()
+        scale = self.parametrisation.c_in(host.to(x.device, non_blocking=True))
+        return (x * (scale / self.parametrisation.c_in(align(pixel, x)))).to(x.dtype)
+
+    def advance(self, i: int, denoised: Tensor) -> PixelTime:
+        """After the network call of step i: move the clocks to step i + 1.
+
+        Args:
+            i: the step, counted from 0.
+            denoised: its D, [B, C, H, W].
+
+        Returns:
+            The noise levels of call i + 1; after the last call those of the list's last entry.
+
+        Raises:
+            RuntimeError: no run is in progress, or a step was left out or repeated (a sampler with
+                several network calls a step cannot be directed).
+        """
+        if self.clock is None or i != self.clock.step:
+            at = "no run in progress" if self.clock is None else f"step {self.clock.step} due"
+            raise RuntimeError(f"Step {i} cannot be taken: {at}.")
+        steering = self._pending
+        # Also read after the last call: it empties the capture, and the mask is for nobody then.
+        self._pending = self._restrict(self.source.levels(i, denoised))
+        if i == 0:  # the first mask tells the grid, unless it was known before
+            self.clock.refine(tuple(self._pending.levels.shape[-2:]))
+        if self.history is not None:
+            self.history.add(self._mask(steering), self.call.pixel_time, self.call.timestep_table)
+        self.clock.advance(steering)
+        return self._announce()
+
+    def end(self) -> None:
+        """Leave nothing behind but the history. Harmless when no run is in progress."""
+        self.call.clear()
+        self.clock = None
+        self._pending = None
+        self._allowed_here = None
+
+    def _announce(self) -> PixelTime:
+        time = self.clock.pixel_time
+        over = self.clock.step > self.clock.scale.intervals
+        self.call.pixel_time = None if over else time
+        self.call.timestep_table = None if over else self.timestep(time.sigma_table)
+        return time
+
+    def _first(self, device: torch.device) -> Steering:
+        if self.source.ready:
+            return self.source.levels(-1, None)
+        everywhere = len(self.source.curvatures) if self.first_step == "objects" else 0
+        return Steering(torch.full((1, 1, 1), everywhere, dtype=torch.long, device=device))
+
+    def _restrict(self, steering: Steering) -> Steering:
+        """``steering`` times the repaint region."""
+        if self._allowed_here is None:
+            return steering
+        allowed = self._allowed_here
+        levels = resample(steering.levels.to(allowed.device), tuple(allowed.shape[-2:]))
+        weight = steering.weight
+        if weight is not None:
+            weight = resample(weight.to(allowed.device), tuple(allowed.shape[-2:]))
+        if allowed.dtype == torch.bool:
+            return Steering(levels * allowed, weight)
+        weight = allowed if weight is None else weight * allowed
+        return Steering(levels.expand(weight.shape), weight)
+
+    def _mask(self, steering: Steering) -> Tensor:
+        mask = (steering.levels > 0).float()
+        mask = mask if steering.weight is None else mask * steering.weight
+        mask = resample(mask, self.clock.grid)
+        return mask.expand(self.clock.batch, *self.clock.grid)

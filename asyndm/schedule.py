@@ -1,0 +1,391 @@
+"""The clock of every pixel: curves, exposure, and noise levels at fractional clocks.
+
+A run makes n + 1 network calls, so n intervals lie between the first and the last. A pixel's
+*clock* c runs from 0 (the noise of the first call) to n (of the last); at step i a synchronous
+sampler has c = i. The *distance to go* is d = n - c, and r = n - i intervals are left.
+
+Source: arXiv 2510.04504, section 4 and its appendix on the curves. For the quadratic curve the
+rule d' = (r - 1)(d / r + k / n) makes the pace e = d / r gain k / n wherever a pixel is an object,
+so the whole dynamic schedule is one accumulator, the *exposure* E = sum of k * M / n:
+
+    d_i = (n - i)(1 + E_i)
+
+With binary masks the exposure only counts, which leaves at most i + 1 different noise levels in
+step i (one curvature) or (i + 1)(i + 2) / 2 (two): the reason why a network call stays cheap.
+
+No method here looks at the values of a tensor on the device, so no step waits for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asyndm.parametrisation import Parametrisation, wide_float
+from asyndm.settings import CURVES, ORIGINS
+
+Size = tuple[int, int]
+
+
+def advance_distance(d, r: int, n: int, k, curve: str):
+    """The distance to go of an *object* pixel after one more step.
+
+    Args:
+        d: distance to go, a tensor or float in clock units, r <= d <= n.
+        r: intervals left before the step, 1 <= r <= n.
+        n: intervals of the whole run.
+        k: curvature within [0, 1], a float or a tensor that broadcasts with d.
+        curve: "linear" (what background pixels follow), "quadratic", "piecewise" or "exponential".
+
+    Raises:
+        ValueError: an unknown curve.
+    """
+    if curve == "linear":
+        return d * (r - 1) / r
+    if curve == "quadratic":
+        return (r - 1) * (d / r + k / n)
+    if curve == "piecewise":
+        slow, fast = d - (1 - k), (1 + k) * (r - 1)
+        # min() of tensors or floats without asking which: written so that both broadcast.
+        return torch.minimum(*_tensors(slow, fast)) if _any_tensor(slow, fast) else min(slow, fast)
+    if curve == "exponential":
+        return d - (1 - k) + ((1 - k) * r - d) * (math.expm1(1 / n) / math.expm1(r / n))
+    raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
+
+
+def resample(cells: Tensor, size: Size) -> Tensor:
+    """Nearest neighbour by block centres: ``cells`` [B, h, w] read at [B, *size].
+
+    Cell y of the result reads cell floor((y + 1/2) * h / H); sizes need not divide each other.
+    """
+    if tuple(cells.shape[-2:]) == tuple(size):
+        return cells
+    rows, columns = (
+        _centres(wanted, there, cells.device)
+        for wanted, there in zip(size, cells.shape[-2:], strict=True)
+    )
+    return cells[:, rows[:, None], columns[None, :]]
+
+
+def _centres(count: int, of: int, device: torch.device) -> Tensor:
+    """floor((j + 1/2) * of / count) for j < count, in exact integer arithmetic."""
+    odd = 2 * torch.arange(count, device=device) + 1
+    return torch.div(odd * of, 2 * count, rounding_mode="floor")
+
+
+class SigmaScale:
+    """Noise levels at whole and fractional clocks of one run.
+
+    At whole clocks the host's entry, exactly. Between them the interpolation is linear in the
+    continuous model timestep (for flow models: in sigma itself), then clamped between the
+    neighbours, because a host's list need not round-trip through our table.
+
+    Args:
+        sigmas: the host's list, [calls + 1]: a noise level a call, falling, then a last entry
+            (mostly 0). A list that starts in mid-schedule (img2img, hires) is the whole clock.
+        parametrisation: its table of timesteps.
+
+    Raises:
+        ValueError: a list that cannot be sampled.
+    """
+
+    def __init__(self, sigmas: Tensor | Sequence[float], parametrisation: Parametrisation) -> None:
+        levels = torch.as_tensor(sigmas).detach().to("cpu", torch.float64)
+        if levels.ndim != 1 or len(levels) < 2:
+            raise ValueError("sigmas: a list of at least two noise levels is needed.")
+        calls = levels[:-1]
+        if not bool(torch.isfinite(levels).all() and (calls > 0).all() and levels[-1] >= 0):
+            raise ValueError(
+                "sigmas: noise levels must be finite and positive (the last may be 0)."
+            )
+        if not bool((levels.diff() <= 0).all()):
+            raise ValueError("sigmas: noise levels must fall from call to call.")
+        self.parametrisation = parametrisation
+        self.sigmas: tuple[float, ...] = tuple(levels.tolist())
+        self.intervals = len(levels) - 2
+        timesteps = parametrisation.timestep(calls)
+        # One virtual entry before the first, at clock -1, where origin="paper" starts from.
+        gap = timesteps[:1] - timesteps[1:2] if self.intervals else torch.zeros(1)
+        before = parametrisation.sigma(timesteps[:1] + gap)
+        before = before.clamp(max=parametrisation.sigma_limit).maximum(calls[:1])
+        self._levels = torch.cat([before, calls])
+        self._timesteps = parametrisation.timestep(self._levels)
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def at(self, clock: Tensor) -> Tensor:
+        """Noise levels at ``clock`` (any shape, within [-1, intervals]), in the clock's device.
+
+        Returns:
+            Same shape, float64 where the device has it.
+        """
+        levels, timesteps = self._on(clock.device)
+        place = clock.to(levels.dtype) + 1  # the tables start at clock -1
+        low = place.floor().long().clamp(0, len(levels) - 1)
+        high = (low + 1).clamp(max=len(levels) - 1)
+        part = place - low
+        between = self.parametrisation.sigma(timesteps[low].lerp(timesteps[high], part))
+        between = between.minimum(levels[low]).maximum(levels[high])
+        return torch.where(part == 0, levels[low], between)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._tables:
+            dtype = wide_float(device)
+            self._tables[device] = (
+                self._levels.to(device, dtype),
+                self._timesteps.to(device, dtype),
+            )
+        return self._tables[device]
+
+
+@dataclass(frozen=True)
+class PixelTime:
+    """The noise levels of ONE network call.
+
+    Attributes:
+        sigma_table: [R] float32, noise levels in use.
+        index: [B, gh, gw] long, the row of the table for every cell of the clock's grid.
+        clock_table: [R] the clocks of those rows.
+        size: (H, W) of the latents.
+    """
+
+    sigma_table: Tensor
+    index: Tensor
+    clock_table: Tensor
+    size: Size
+
+    @property
+    def uniform(self) -> bool:
+        """True when all pixels surely share one noise level (which need not be the host's).
+
+        Never looks at the tensors.
+        """
+        return self.sigma_table.shape[0] == 1
+
+    @property
+    def grid(self) -> Size:
+        """(gh, gw) of the clock."""
+        return tuple(self.index.shape[-2:])
+
+    def index_at(self, height: int, width: int) -> Tensor:
+        """Table rows [B, height, width] at a resolution inside the network.
+
+        A resolution samples the latents at its block centres, and a latent cell reads the grid
+        cell over its centre; both are the identity where the sizes agree.
+        """
+        latent_h, latent_w = self.size
+        grid_h, grid_w = self.grid
+        device = self.index.device
+        rows = _centres(latent_h, grid_h, device)[_centres(height, latent_h, device)]
+        columns = _centres(latent_w, grid_w, device)[_centres(width, latent_w, device)]
+        return self.index[:, rows[:, None], columns[None, :]]
+
+    def sigma_map(self) -> Tensor:
+        """Noise level of every latent pixel, [B, 1, H, W] float32."""
+        return self.sigma_table[self.index_at(*self.size)][:, None]
+
+    def clock_map(self) -> Tensor:
+        """Clock of every latent pixel, [B, H, W]."""
+        return self.clock_table[self.index_at(*self.size)]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What a mask makes of every pixel in one step.
+
+    Attributes:
+        levels: [B or 1, h, w] long; 0 = background, j = object with the run's j-th curvature.
+        weight: None for a binary mask; for a soft one [B or 1, h, w] within [0, 1], how much of
+            the pixel follows its object's curve (the rest follows the straight line).
+    """
+
+    levels: Tensor
+    weight: Tensor | None = None
+
+
+class PixelClock:
+    """The clocks of all pixels through one run.
+
+    Quadratic curve and binary masks: the state is, exactly, the number of steps a pixel spent at
+    each curvature. Otherwise it is one distance a grid cell.
+
+    Args:
+        scale: noise levels of the run.
+        batch: images.
+        grid: (gh, gw) resolution of the clocks.
+        size: (H, W) of the latents.
+        curvatures: the object curvatures in use, each within [0, 1].
+        curve: what objects follow, one of CURVES.
+        origin: "host": the first call is at the host's first noise level for every pixel. "paper":
+            the authors' indexing: the run starts one virtual interval before the first call
+            (at their timestep 1001), and `step` starts at -1, so one more `advance` is due.
+        device: of the state.
+    """
+
+    def __init__(
+        self,
+        scale: SigmaScale,
+        batch: int,
+        grid: Size,
+        size: Size,
+        curvatures: Sequence[float],
+        curve: str = "quadratic",
+        origin: str = "host",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if curve not in CURVES:
+            raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
+        if origin not in ORIGINS:
+            raise ValueError(f"origin: {origin!r} is unknown; choose one of {', '.join(ORIGINS)}.")
+        if not all(0 <= k <= 1 for k in curvatures):
+            raise ValueError(f"curvatures: {tuple(curvatures)} must lie within 0 and 1.")
+        self.scale, self.curve, self.curvatures = scale, curve, tuple(curvatures)
+        self.size, self.grid, self.batch = tuple(size), tuple(grid), batch
+        self.device = torch.device(device)
+        self.start = -1 if origin == "paper" else 0
+        self.step = self.start
+        self.total = scale.intervals - self.start  # intervals of the run, the paper's n
+        self._dtype = wide_float(self.device)
+        self._counts: Tensor | None = None
+        self._distance: Tensor | None = None
+        if curve == "quadratic":
+            shape = (len(self.curvatures), batch, *self.grid)
+            self._counts = torch.zeros(shape, dtype=torch.long, device=self.device)
+        else:
+            self._distance = self._full(float(self.total))
+        # Row j is curvature j - 1; row 0 is the background, whose curvature never counts.
+        self._k = torch.tensor((0.0, *self.curvatures), dtype=self._dtype).to(self.device)
+        self._time = self._uniform(self.scale.at(torch.tensor(float(self.step))), float(self.step))
+
+    @property
+    def pixel_time(self) -> PixelTime:
+        """The noise levels of call `step` (after the last call: the list's last entry)."""
+        return self._time
+
+    def advance(self, steering: Steering) -> PixelTime:
+        """Move on to the next call, steered by a mask at any resolution.
+
+        Raises:
+            RuntimeError: the run is over.
+        """
+        left = self.scale.intervals - self.step
+        if left < 0:
+            raise RuntimeError("The run is over: there is no interval left to advance by.")
+        if left == 0:  # behind the last call all pixels have arrived
+            self.step += 1
+            self._time = self._uniform(torch.tensor(self.scale.sigmas[-1]), float(self.step))
+            return self._time
+        levels = self._fit(steering.levels)
+        if steering.weight is not None and self._counts is not None:
+            self._distance, self._counts = self._counted_distance(), None
+        if self._counts is not None:
+            ranks = torch.arange(1, len(self.curvatures) + 1, device=self.device)
+            self._counts = self._counts + (levels == ranks.view(-1, 1, 1, 1))
+        else:
+            weight = (levels > 0).to(self._dtype)
+            if steering.weight is not None:
+                weight = weight * self._fit(steering.weight).to(self._dtype)
+            straight = advance_distance(self._distance, left, self.total, 0.0, "linear")
+            k = self._k[levels]
+            curved = advance_distance(self._distance, left, self.total, k, self.curve)
+            self._distance = torch.where(weight > 0, straight.lerp(curved, weight), straight)
+        self.step += 1
+        self._time = self._measure()
+        return self._time
+
+    def refine(self, grid: Size) -> None:
+        """Go on at another resolution; nothing changes if it is finer by whole numbers.
+
+        Every pixel is on one clock until the first mask was read, and only that tells the grid: a
+        run starts at (1, 1) and is refined once.
+        """
+        self.grid = tuple(grid)
+        if self._counts is not None:
+            counts = [self._fit(count) for count in self._counts]
+            empty = self._counts.new_zeros(0, self.batch, *self.grid)
+            self._counts = torch.stack(counts) if counts else empty
+        else:
+            self._distance = self._fit(self._distance)
+
+    def clocks(self) -> Tensor:
+        """Clock of every grid cell, [B, gh, gw], for pictures and tests."""
+        return self._time.clock_table[self._time.index]
+
+    def _measure(self) -> PixelTime:
+        if self._counts is None:
+            return self._per_cell(self.scale.intervals - self._distance)
+        table = self._count_table()
+        if table is None:
+            return self._per_cell(self.scale.intervals - self._counted_distance())
+        clock, index = table
+        sigma = self.scale.at(clock).float()
+        # Made on the CPU in float64 (some devices have none); a copy to the device need not wait.
+        return PixelTime(self._send(sigma), index, self._send(clock), self.size)
+
+    def _count_table(self) -> tuple[Tensor, Tensor] | None:
+        """(clocks [R] on the CPU, index [B, gh, gw]), or None if one row a cell is fewer."""
+        advances = self.step - self.start
+        kinds = len(self.curvatures)
+        rows = math.comb(advances + kinds, kinds) if kinds <= 2 else math.inf
+        if rows > max(self.batch * self.grid[0] * self.grid[1], 1):
+            return None
+        left = self.scale.intervals - self.step
+        if kinds == 0:
+            counts = torch.zeros(1, 0, dtype=torch.float64)
+            index = torch.zeros(self.batch, *self.grid, dtype=torch.long, device=self.device)
+        elif kinds == 1:
+            counts = torch.arange(advances + 1, dtype=torch.float64)[:, None]
+            index = self._counts[0]
+        else:
+            # Row a * (a + 1) / 2 + b for a steps as object in all, b of them at the second level.
+            both, second = torch.tril_indices(advances + 1, advances + 1).double()
+            counts = torch.stack([both - second, second], dim=1)
+            total = self._counts.sum(dim=0)
+            index = torch.div(total * (total + 1), 2, rounding_mode="floor") + self._counts[1]
+        k = torch.tensor(self.curvatures, dtype=torch.float64)
+        exposure = counts @ k / max(self.total, 1)
+        return (self.step - left * exposure).clamp(self.start, self.step), index
+
+    def _counted_distance(self) -> Tensor:
+        k = self._k[1:].view(-1, 1, 1, 1)
+        exposure = (self._counts.to(self._dtype) * k).sum(dim=0) / max(self.total, 1)
+        return (self.scale.intervals - self.step) * (1 + exposure)
+
+    def _per_cell(self, clock: Tensor) -> PixelTime:
+        clock = clock.clamp(self.start, self.step).flatten()
+        index = torch.arange(clock.numel(), device=self.device).view(self.batch, *self.grid)
+        return PixelTime(self.scale.at(clock).float(), index, clock, self.size)
+
+    def _uniform(self, sigma: Tensor, clock: float) -> PixelTime:
+        index = torch.zeros(self.batch, *self.grid, dtype=torch.long, device=self.device)
+        table = self._send(sigma.reshape(1).float())
+        return PixelTime(table, index, self._full(clock, shape=(1,)), self.size)
+
+    def _fit(self, cells: Tensor) -> Tensor:
+        """``cells`` [B or 1, h, w] at this clock's batch and grid."""
+        cells = resample(cells.to(self.device, non_blocking=True), self.grid)
+        return cells.expand(self.batch, *self.grid)
+
+    def _full(self, value: float, shape: tuple[int, ...] | None = None) -> Tensor:
+        shape = (self.batch, *self.grid) if shape is None else shape
+        return torch.full(shape, value, dtype=self._dtype, device=self.device)
+
+    def _send(self, table: Tensor) -> Tensor:
+        dtype = self._dtype if table.dtype == torch.float64 else table.dtype
+        return table.to(dtype).to(self.device, non_blocking=True)
+
+
+def _any_tensor(*values) -> bool:
+    return any(isinstance(value, Tensor) for value in values)
+
+
+def _tensors(*values) -> list[Tensor]:
+    like = next(value for value in values if isinstance(value, Tensor))
+    return list(
+        torch.broadcast_tensors(
+            *(torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in values)
+        )
+    )

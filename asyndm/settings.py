@@ -1,0 +1,114 @@
+"""The one validated settings object: the single source for pages, infotext, API and plots.
+
+A plain dataclass, because the hosts carry pydantic 1 or pydantic 2 and the extension must
+start in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+CURVES = ("quadratic", "linear", "piecewise", "exponential")
+MASK_SOURCES = ("dynamic", "fixed", "given")
+FIRST_STEPS = ("objects", "background")
+ORIGINS = ("host", "paper")
+RULES = ("ddpm", "euler", "dpmpp_2m")
+
+
+class SettingsError(ValueError):
+    """A value a person gave cannot be used. The message is one line: which input, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose. Immutable; make variants with :func:`dataclasses.replace`.
+
+    Raises:
+        SettingsError: a field is of the wrong type, not among its choices or out of range.
+    """
+
+    enabled: bool = False
+    objects: str = ""  # object expression, "shark:0.7, bike"; empty = found in the prompt
+    curve: str = "quadratic"
+    curvature: float = 0.5  # k, the paper's weight omega; 0 = synchronous
+    threshold: float = 1.0  # a pixel is object where attention >= threshold * spatial mean
+    mask_source: str = "dynamic"
+    first_step: str = "objects"  # what every pixel counts as before the first mask is read
+    origin: str = "host"  # "paper": the authors' indexing, one interval earlier
+    eta: float = 1.0  # noise of the ddpm rule: 1 = DDPM, 0 = DDIM
+    smoothing: float = 0.0  # running mean of attention over steps: weight of the past, 0 = off
+    soft: bool = False  # masks between 0 and 1 instead of binary ones
+
+    def __post_init__(self) -> None:
+        for name in ("enabled", "soft"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name}: {getattr(self, name)!r} is neither true nor false.")
+        if not isinstance(self.objects, str):
+            raise SettingsError(f"objects: {self.objects!r} is not text; write e.g. 'shark, bike'.")
+        _check_choice("curve", self.curve, CURVES)
+        _check_choice("mask_source", self.mask_source, MASK_SOURCES)
+        _check_choice("first_step", self.first_step, FIRST_STEPS)
+        _check_choice("origin", self.origin, ORIGINS)
+        for name, low, high in (
+            ("curvature", 0.0, 1.0),
+            ("threshold", 0.0, 10.0),
+            ("eta", 0.0, 1.0),
+            ("smoothing", 0.0, 0.99),
+        ):
+            object.__setattr__(self, name, check_number(name, getattr(self, name), low, high))
+
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from the defaults, in the order of declaration."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Settings:
+        """Settings from a plain dictionary (API, saved files).
+
+        Raises:
+            SettingsError: an unknown name or a value that cannot be used.
+        """
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise SettingsError(f"{name}: no such setting; the settings are {', '.join(known)}.")
+        return cls(**values)
+
+
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """``value`` as a finite float within [low, high].
+
+    Raises:
+        SettingsError: otherwise, naming the input and the range.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:  # false for NaN too
+        raise SettingsError(f"{name}: {value!r} is out of range; give a number from {low:g} to {high:g}.")
+    return number
+
+
+def check_whole(name: str, value: Any, low: int, high: int) -> int:
+    """``value`` as a whole number within [low, high].
+
+    Raises:
+        SettingsError: otherwise, naming the input and the range.
+    """
+    number = check_number(name, value, low, high)
+    if number != int(number):
+        raise SettingsError(f"{name}: {value!r} is not a whole number from {low} to {high}.")
+    return int(number)
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise SettingsError(f"{name}: {value!r} is unknown; choose one of {', '.join(choices)}.")
