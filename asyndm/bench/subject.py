@@ -1,0 +1,191 @@
+"""What the overhead is measured on: a U-Net of real size, halfway through a sampling run."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import types
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asyndm.bench.naive import attach_naive
+from asyndm.masks import CallableMasks, DynamicMasks
+from asyndm.network import AttentionCapture, attach
+from asyndm.parametrisation import EpsParametrisation
+from asyndm.run import Director, NetworkCall, Rows
+from asyndm.schedule import Size
+
+METHODS = ("synchronous", "asyndm", "naive")
+STEPS = 50  # of the run
+MIDDLE = 25  # the step the measuring starts at
+LAST = 45  # the step it starts over at
+TOKENS = 77
+WORDS = [[5], [9, 10]]  # token positions of two objects
+CURVATURE = 0.5
+
+
+class Subject:
+    """One U-Net and the state of a run with classifier-free guidance in its middle.
+
+    The clocks were moved there by the real director through random masks, so the table has as many
+    rows as it has in step 25 of 50.
+
+    Args:
+        size: (H, W) of the latents.
+        tiny: a narrow network, to try the benchmark itself.
+        device: "meta" counts operations without doing any.
+    """
+
+    def __init__(self, size: Size, tiny: bool = False, device: str = "cpu") -> None:
+        self.size, self.device = size, torch.device(device)
+        self.library, self.unet, width = build_unet(tiny, self.device)
+        generator = torch.Generator().manual_seed(0)
+        self.x = torch.randn(1, 4, *size, generator=generator).to(self.device)
+        self.context = torch.randn(2, TOKENS, width, generator=generator).to(self.device)
+        self.capture = AttentionCapture([[WORDS]])
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.parametrisation = EpsParametrisation((1 - betas).cumprod(0))
+        at = self.parametrisation.sigma(torch.linspace(999, 0, STEPS, dtype=torch.float64))
+        self.sigmas = torch.cat([at, torch.zeros(1)]).float()
+        self.rows = Rows.cond_then_uncond(1, device=self.device)
+        with attach(self.unet, NetworkCall(), self.capture):
+            self.capture.settle(size)
+        self.restart()
+
+    def restart(self) -> None:
+        """Back to the middle of the run."""
+        curvatures = (CURVATURE,) * len(WORDS)
+        generator = torch.Generator().manual_seed(1)
+        grid = self.capture.grid
+
+        def random_masks(i: int, denoised: Tensor | None) -> Tensor:
+            shares = torch.rand(1, len(WORDS), *grid, generator=generator)
+            return (shares > 0.7).to(self.device)
+
+        masks = DynamicMasks(self.capture, curvatures)
+        self.director = Director(self.parametrisation, masks)
+        self.director.begin(self.x, self.sigmas)
+        self.director.source = CallableMasks(random_masks, curvatures)
+        for step in range(MIDDLE):
+            self.director.advance(step, self.x)
+        self.director.source = masks
+        self.i = MIDDLE
+
+    @property
+    def timesteps(self) -> int:
+        """Different timesteps in the network call to come."""
+        return len(self.director.call.pixel_time.sigma_table)
+
+    def attached(self, method: str) -> AbstractContextManager[None]:
+        """The method's hooks are in the network inside this block; none for the synchronous one."""
+        if method == "synchronous":
+            return nullcontext()
+        attach_method = attach if method == "asyndm" else attach_naive
+        return attach_method(self.unet, self.director.call, self.capture)
+
+    @torch.no_grad()
+    def step(self, method: str) -> Tensor:
+        """One network call and all the method does around it; returns D, [1, 4, H, W].
+
+        AsynDM and the naive way read the masks and move the clocks, too. To be called inside
+        :meth:`attached`, which a host enters once in a run and not in every step.
+        """
+        call, scalar = self.director.call, self.sigmas[self.i : self.i + 1].to(self.device)
+        sigma = scalar.view(1, 1, 1, 1)
+        if method != "synchronous":
+            sigma = call.pixel_time.sigma_map()
+            call.rows = self.rows
+        x = (self.x * self.parametrisation.c_in(sigma)).expand(2, -1, -1, -1)
+        t = self.parametrisation.timestep(scalar).float().expand(2)
+        cond, uncond = self._network(x, t).chunk(2)
+        eps = uncond + 7.5 * (cond - uncond)
+        denoised = self.parametrisation.denoised(self.x, eps, sigma)
+        if method != "synchronous":
+            self.director.advance(self.i, denoised)
+            self.i += 1
+        return denoised
+
+    def settle(self) -> None:
+        """Between measurements: start over before the run is over."""
+        if self.i >= LAST:
+            self.restart()
+
+    def _network(self, x: Tensor, t: Tensor) -> Tensor:
+        output = self.unet(x, t, self.context)
+        return output if isinstance(output, Tensor) else output.sample
+
+
+def build_unet(tiny: bool, device: torch.device) -> tuple[str, nn.Module, int]:
+    """(library, U-Net in the shape of Stable Diffusion 1.5, width of its context).
+
+    ldm's where it is installed, with the attention kernel its hosts use by default; else diffusers'.
+
+    Raises:
+        ImportError: neither is installed.
+    """
+    channels, width = (64, 64) if tiny else (320, 768)
+    try:
+        module = importlib.import_module("ldm.modules.diffusionmodules.openaimodel")
+    except ImportError:
+        return "diffusers", _fill(_diffusers_unet(channels, width), device), width
+    with torch.device("meta"):
+        unet = module.UNetModel(
+            image_size=32,
+            in_channels=4,
+            out_channels=4,
+            model_channels=channels,
+            num_res_blocks=2,
+            attention_resolutions=[4, 2, 1],
+            channel_mult=[1, 2, 4, 4],
+            num_heads=8,
+            use_spatial_transformer=True,
+            transformer_depth=1,
+            context_dim=width,
+            use_checkpoint=False,
+            legacy=False,
+        )
+    for attention in unet.modules():
+        if hasattr(attention, "to_q"):
+            attention.forward = types.MethodType(_attend, attention)
+    return "ldm", _fill(unet, device), width
+
+
+def _diffusers_unet(channels: int, width: int) -> nn.Module:
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError as error:
+        raise ImportError(
+            "The overhead is measured on a U-Net of ldm or diffusers: pip install diffusers."
+        ) from error
+    with torch.device("meta"):
+        return UNet2DConditionModel(
+            block_out_channels=(channels, 2 * channels, 4 * channels, 4 * channels),
+            cross_attention_dim=width,
+            attention_head_dim=8,
+        )
+
+
+def _attend(attention: nn.Module, x: Tensor, context: Tensor | None = None, mask=None) -> Tensor:
+    """ldm's CrossAttention with torch's kernel, which does not keep [heads, pixels, pixels]."""
+    context = x if context is None else context
+    projected = (attention.to_q(x), attention.to_k(context), attention.to_v(context))
+    q, k, v = (part.unflatten(-1, (attention.heads, -1)).transpose(1, 2) for part in projected)
+    out = F.scaled_dot_product_attention(q, k, v)
+    return attention.to_out(out.transpose(1, 2).flatten(2))
+
+
+def _fill(unet: nn.Module, device: torch.device) -> nn.Module:
+    """Random weights of the usual size; much faster than the library's own initialisation."""
+    unet = unet.to_empty(device=device)
+    generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if parameter.ndim > 1:
+                bound = 1 / math.sqrt(parameter[0].numel())
+                parameter.uniform_(-bound, bound, generator=generator)
+            else:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+    return unet.eval()

@@ -1,0 +1,1 @@
+"""What touches a host: one file a host, and the version shims."""

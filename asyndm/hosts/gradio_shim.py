@@ -1,0 +1,94 @@
+"""The differences between Gradio 3.41 (A1111, reForge) and Gradio 4.40 (Forge), in one place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read while gradio is imported
+
+import gradio as gr  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
+
+GRADIO_4 = int(gr.__version__.split(".")[0]) >= 4
+
+BRUSH = "#2b6cb0"
+
+
+def picture(**kwargs: Any) -> gr.Image:
+    """An output image without loss (Gradio 4 would send lossy WebP)."""
+    options = {"type": "pil", "interactive": False, "show_share_button": False, **kwargs}
+    return gr.Image(**options, format="png") if GRADIO_4 else gr.Image(**options)
+
+
+def upload(**kwargs: Any) -> gr.Image:
+    """An image the user loads from a file, at its own size."""
+    options = {"type": "pil", "interactive": True, **kwargs}
+    if GRADIO_4:
+        return gr.Image(**options, sources=["upload"], image_mode="RGBA")
+    return gr.Image(**options, source="upload", tool=None, image_mode="RGBA")
+
+
+def canvas(size: int, **kwargs: Any) -> gr.components.Component:
+    """An empty square to paint on; :func:`painted` reads its value."""
+    if GRADIO_4:
+        return gr.Sketchpad(
+            type="numpy",
+            image_mode="RGBA",
+            canvas_size=(size, size),
+            crop_size=(size, size),
+            transforms=(),
+            layers=False,
+            brush=gr.Brush(default_size=size // 8, colors=[BRUSH], color_mode="fixed"),
+            eraser=gr.Eraser(default_size=size // 8),
+            show_share_button=False,
+            **kwargs,
+        )
+    return gr.Image(
+        source="canvas",
+        tool="color-sketch",
+        type="numpy",
+        image_mode="RGB",
+        shape=(size, size),
+        brush_radius=size // 8,
+        brush_color=BRUSH,
+        show_share_button=False,
+        **kwargs,
+    )
+
+
+def painted(value: Any) -> np.ndarray | None:
+    """The painted pixels of a canvas or the bright pixels of a loaded picture.
+
+    Args:
+        value: what :func:`canvas` (an array, or Gradio 4's dictionary of layers) or
+            :func:`upload` (a PIL image) hands to the event.
+
+    Returns:
+        bool [H, W], or None where nothing was painted or loaded.
+    """
+    if value is None:
+        return None
+    if isinstance(value, dict):  # Gradio 4: strokes are the opaque part of the layers
+        strokes = [np.asarray(layer)[..., 3] > 127 for layer in value.get("layers", ())]
+        mask = np.logical_or.reduce(strokes) if strokes else None
+    elif isinstance(value, Image.Image):
+        flat = Image.new("RGBA", value.size, "black")
+        flat.alpha_composite(value.convert("RGBA"))
+        return np.asarray(flat.convert("L")) > 127
+    else:  # Gradio 3: strokes on white paper
+        mask = np.asarray(value)[..., :3].min(axis=-1) < 235
+    return mask if mask is not None and mask.any() else None
+
+
+def quiet(listener: Any, **kwargs: Any) -> Any:
+    """Attach a light event: no queue, no spinner over its output, not part of the API."""
+    return listener(**kwargs, queue=False, show_progress="hidden", api_name=False)
+
+
+def one_at_a_time(blocks: gr.Blocks) -> gr.Blocks:
+    """Queue the page's events: one generation at a time, the others wait in line."""
+    if GRADIO_4:
+        return blocks.queue(default_concurrency_limit=1, api_open=False)
+    return blocks.queue(concurrency_count=1, api_open=False)

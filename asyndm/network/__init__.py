@@ -1,0 +1,7 @@
+"""What touches a network: attention capture and per-pixel timesteps, one file a family."""
+
+from asyndm.network.capture import AttentionCapture, grid_for
+from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.families import attach
+
+__all__ = ["AttentionCapture", "RowsMismatch", "UnsupportedNetwork", "attach", "grid_for"]

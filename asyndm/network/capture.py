@@ -1,0 +1,317 @@
+"""Cross-attention maps of the prompt's objects, read without owning the attention.
+
+`attn2.to_q` and `attn2.to_k` run whatever kernel computes the attention afterwards, so forward
+hooks on them see q and k everywhere. The softmax is repeated for the mask layers alone, in
+float32, for conditional rows, and only the wanted words are kept: a few 16x16x77 products a step.
+Source: arXiv 2510.04504, section 4 (masks from the cross-attention of the model itself).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+
+if TYPE_CHECKING:
+    from asyndm.run import Rows
+
+Size = tuple[int, int]
+NEAR = 16  # the side of the attention grid on a 64x64 latent, where the paper reads its masks
+
+
+@dataclass(frozen=True)
+class CrossLayer:
+    """One cross-attention layer: its attention module, the spatial block around it, its level."""
+
+    attention: nn.Module
+    transformer: nn.Module
+    level: int  # how many times the latents were made smaller on the way to it
+
+
+def grid_for(height: int, width: int, grids: Iterable[Size]) -> Size:
+    """Which attention grid to read masks from, for latents of height x width.
+
+    A quarter of the latents' side, 16x16 for 64x64; where there is no such grid, or where it would
+    be too coarse (side below 16 / sqrt(2): small images, small models), the grid nearest 16.
+
+    Args:
+        height: of the latents.
+        width: of the latents.
+        grids: (gh, gw) of the network's cross-attention layers at this latent size.
+
+    Raises:
+        UnsupportedNetwork: there is no grid to choose from.
+    """
+    grids = sorted(set(grids), reverse=True)
+    if not grids:
+        raise UnsupportedNetwork("The network has no cross-attention to read masks from.")
+
+    def off(side: float) -> Callable[[Size], float]:
+        return lambda grid: abs(math.log(math.sqrt(grid[0] * grid[1]) / side))
+
+    # At least one pixel more or less is rounding: odd sizes shrink to either side.
+    quarters = [g for g in grids if abs(g[0] - height / 4) < 1 and abs(g[1] - width / 4) < 1]
+    fine = [g for g in quarters if math.sqrt(g[0] * g[1]) >= NEAR / math.sqrt(2)]
+    if fine:
+        return min(fine, key=off(math.sqrt(height * width) / 4))
+    return min(grids, key=off(NEAR))
+
+
+def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
+    """The cross-attention layers inside a module, all on one level.
+
+    Known by structure: a spatial block has `transformer_blocks`, each with an `attn2` that projects
+    with `to_q` and `to_k`.
+
+    Raises:
+        UnsupportedNetwork: a layer keeps q and k where hooks cannot see them.
+    """
+    layers = []
+    for transformer in module.modules():
+        for block in getattr(transformer, "transformer_blocks", None) or ():
+            attention = getattr(block, "attn2", None)
+            if attention is None or getattr(attention, "is_cross_attention", True) is False:
+                continue
+            if not hasattr(attention, "to_q") or not hasattr(attention, "to_k"):
+                raise UnsupportedNetwork("The network's cross-attention has no to_q and to_k.")
+            if getattr(attention, "fused_projections", False):
+                raise UnsupportedNetwork(
+                    "The network's projections are fused: call unfuse_qkv_projections() first."
+                )
+            if getattr(attention, "norm_q", None) or getattr(attention, "norm_k", None):
+                raise UnsupportedNetwork("The network's cross-attention normalises q and k.")
+            if not isinstance(getattr(attention, "heads", None), int):
+                raise UnsupportedNetwork(
+                    "The network's cross-attention does not say its number of heads."
+                )
+            layers.append(CrossLayer(attention, transformer, level))
+    return layers
+
+
+class AttentionCapture:
+    """Collects the attention of image pixels to the words of each object.
+
+    Args:
+        columns: ``columns[image][part][object]``: token positions of that object in that part of
+            the prompt (AND gives several parts); an empty list where it does not occur. All images
+            list the same number of objects.
+        grid: (gh, gw) of the maps; by default :func:`grid_for` chooses when the network and the
+            size of the latents are known.
+    """
+
+    def __init__(
+        self, columns: Sequence[Sequence[Sequence[Sequence[int]]]], grid: Size | None = None
+    ) -> None:
+        self.columns = [[[list(tokens) for tokens in part] for part in image] for image in columns]
+        counts = {len(part) for image in self.columns for part in image}
+        if len(counts) != 1:
+            raise ValueError("columns: every part of every image must list the same objects.")
+        self.batch, self.objects = len(self.columns), counts.pop()
+        self._wanted = grid
+        self._grid: Size | None = grid
+        self._layers: list[CrossLayer] = []
+        self._sizes: Callable[[Size], list[Size]] | None = None
+        self._level: int | None = None  # read in the running forward
+        self._rows: Rows | None = None
+        self._pending: dict[nn.Module, dict[str, Tensor]] = {}
+        self._inside: dict[nn.Module, Size] = {}
+        self._plans: dict[tuple, tuple] = {}
+        self._reset()
+
+    @property
+    def grid(self) -> Size | None:
+        """(gh, gw) of the maps; None until it was given or settled."""
+        return self._grid
+
+    def settle(self, size: Size) -> Size:
+        """Fix the grid for latents of ``size``, once; needs a network (given by ``attach``).
+
+        Raises:
+            UnsupportedNetwork: the network has no cross-attention.
+            RuntimeError: no network is known yet.
+        """
+        if self._grid is None:
+            self._grid = self._choose(size)[0]
+        return self._grid
+
+    def connect(self, layers: list[CrossLayer], sizes: Callable[[Size], list[Size]]) -> None:
+        """Take a network's layers; again for another one (a refiner). The grid stays as it is.
+
+        Args:
+            layers: its cross-attention layers.
+            sizes: (H, W) of the latents -> (h, w) of every level.
+
+        Raises:
+            UnsupportedNetwork: there are none.
+        """
+        if not layers:
+            raise UnsupportedNetwork("The network has no cross-attention to read masks from.")
+        self._layers, self._sizes = list(layers), sizes
+
+    def watch(self) -> list:
+        """Register the hooks; returns their handles, which the caller removes."""
+        handles = []
+        try:
+            for transformer in {id(x.transformer): x.transformer for x in self._layers}.values():
+                handles.append(transformer.register_forward_pre_hook(self._enter, with_kwargs=True))
+            for layer in self._layers:
+                for name in ("q", "k"):
+                    module = getattr(layer.attention, f"to_{name}")
+                    handles.append(module.register_forward_hook(self._saw(layer, name)))
+        except BaseException:
+            for handle in handles:
+                handle.remove()
+            raise
+        return handles
+
+    def begin(self, size: Size, rows: Rows) -> None:
+        """A network forward with latents of ``size`` and these rows starts."""
+        self.settle(size)
+        self._level = self._choose(size)[1]
+        self._rows = rows if any(part >= 0 for part in rows.parts) else None
+
+    def forget_pending(self) -> None:
+        """Drop what a forward left half done; the maps collected so far stay."""
+        self._pending.clear()
+        self._inside.clear()
+        self._rows = None
+
+    def record(self, q: Tensor, k: Tensor, heads: int, height: int, width: int, rows: Rows) -> None:
+        """Add one layer's attention.
+
+        Args:
+            q: [rows, height * width, heads * d] queries of all network rows.
+            k: [rows, tokens, heads * d] keys.
+            heads: of the layer.
+            height: of the layer's real grid.
+            width: of the layer's real grid.
+            rows: the image and prompt part of each row.
+
+        Raises:
+            UnsupportedNetwork: the queries are not one a pixel (token merging).
+            IndexError: a word's position lies beyond the tokens.
+        """
+        if q.shape[1] != height * width:
+            raise UnsupportedNetwork(
+                f"Cross-attention sees {q.shape[1]} tokens on a {height}x{width} grid: switch off "
+                "what merges or tiles tokens in cross-attention."
+            )
+        select, weight = self._plan(rows, k.shape[1], q.device)
+        if weight is None:
+            return
+        q, k = q[select].float(), k[select].float()
+        q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        shares = logits.softmax(dim=-1).mean(dim=1)  # [n, height * width, tokens]
+        maps = (shares @ weight).transpose(1, 2).unflatten(-1, (height, width))
+        if (height, width) != self._grid:
+            self._grid = self._grid or (height, width)
+            maps = F.interpolate(maps, self._grid, mode="bilinear", align_corners=False)
+        if self._sum is None:
+            self._sum = maps.new_zeros(self.batch, self.objects, *self._grid)
+        conditional = [(i, p) for i, p in zip(rows.images, rows.parts) if p >= 0]
+        for row, (image, part) in enumerate(conditional):
+            self._sum[image] += maps[row]
+            for number, tokens in enumerate(self.columns[image][part]):
+                self._counts[image][number] += bool(tokens)
+
+    def read(self) -> Tensor:
+        """The maps since the last reading, mean over heads, layers and prompt parts; then afresh.
+
+        An object without a token in an image has a map of NaN there: no number of its own could
+        keep "at least the mean" from being true everywhere, while NaN is never at least anything.
+
+        Returns:
+            [B, O, gh, gw] float32.
+
+        Raises:
+            RuntimeError: nothing was seen: the network ran no conditional row since.
+        """
+        if self._sum is None:
+            raise RuntimeError("No cross-attention was seen since the masks were last read.")
+        counts = torch.tensor(self._counts, dtype=torch.float32)
+        counts = counts.to(self._sum.device, non_blocking=True)
+        maps = self._sum / counts[:, :, None, None]  # 0 / 0 = NaN: nothing to say
+        self._reset()
+        return maps
+
+    def _reset(self) -> None:
+        self._sum: Tensor | None = None
+        self._counts = [[0] * self.objects for _ in range(self.batch)]
+
+    def _choose(self, size: Size) -> tuple[Size, int]:
+        """(grid, level) to read at this size of the latents."""
+        if self._sizes is None:
+            raise RuntimeError("The capture knows no network yet: attach it first.")
+        sizes = self._sizes(size)
+        levels = {layer.level: sizes[layer.level] for layer in self._layers}
+        wanted = grid_for(*size, levels.values())
+        if self._wanted is not None:
+            area = math.prod(self._wanted)
+            nearest = min(levels.values(), key=lambda s: abs(math.log(math.prod(s) / area)))
+            wanted = nearest
+        level = next(level for level, grid in sorted(levels.items()) if grid == wanted)
+        return (self._wanted or wanted), level
+
+    def _enter(self, transformer: nn.Module, args: tuple, kwargs: dict) -> None:
+        features = args[0] if args else kwargs.get("hidden_states", kwargs.get("x"))
+        if features is None or features.ndim != 4:
+            raise UnsupportedNetwork("The network's transformer blocks do not take [B, C, h, w].")
+        self._inside[transformer] = tuple(features.shape[-2:])
+
+    def _saw(self, layer: CrossLayer, name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if self._rows is None or layer.level != self._level:
+                return
+            pair = self._pending.setdefault(layer.attention, {})
+            pair[name] = output
+            if len(pair) == 2:
+                del self._pending[layer.attention]
+                size = self._inside[layer.transformer]
+                self.record(pair["q"], pair["k"], layer.attention.heads, *size, self._rows)
+
+        return hook
+
+    def _plan(self, rows: Rows, tokens: int, device: torch.device) -> tuple:
+        """(which rows are conditional, weights [n, tokens, O] that average an object's tokens).
+
+        Made once for each arrangement of rows, so that no step sends anything to the device.
+        """
+        key = (tuple(rows.images), tuple(rows.parts), tokens, device)
+        if key not in self._plans:
+            if len(self._plans) >= 16:  # prompts of changing length; keep this bounded
+                self._plans.clear()
+            self._plans[key] = self._make_plan(rows, tokens, device)
+        return self._plans[key]
+
+    def _make_plan(self, rows: Rows, tokens: int, device: torch.device) -> tuple:
+        chosen = [row for row, part in enumerate(rows.parts) if part >= 0]
+        for image, part in ((rows.images[row], rows.parts[row]) for row in chosen):
+            if image >= self.batch or part >= len(self.columns[image]):
+                raise RowsMismatch(
+                    f"A network row is part {part} of image {image}, for which the attention "
+                    "capture was given no words."
+                )
+        if not chosen:
+            return None, None
+        weight = torch.zeros(len(chosen), tokens, self.objects)
+        for place, row in enumerate(chosen):
+            for number, columns in enumerate(self.columns[rows.images[row]][rows.parts[row]]):
+                if any(not 0 <= column < tokens for column in columns):
+                    raise IndexError(
+                        f"A word's token position ({max(columns)}) lies beyond the {tokens} tokens "
+                        "the network was given."
+                    )
+                for column in columns:
+                    weight[place, column, number] += 1 / len(columns)
+        first, last = chosen[0], chosen[-1]
+        if chosen == list(range(first, last + 1)):
+            return slice(first, last + 1), weight.to(device)
+        return torch.tensor(chosen, device=device), weight.to(device)

@@ -1,0 +1,45 @@
+"""Which family a network belongs to, by its structure alone."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from asyndm.network import diffusers_unet, ldm_unet
+from asyndm.network.capture import AttentionCapture
+from asyndm.network.errors import UnsupportedNetwork
+from asyndm.network.hooks import check_hookable
+
+if TYPE_CHECKING:
+    from asyndm.run import NetworkCall
+
+FAMILIES = (ldm_unet, diffusers_unet)
+
+
+def attach(
+    unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+) -> AbstractContextManager[None]:
+    """Per-pixel timesteps, and attention capture, in any network AsynDM knows.
+
+    Refuses at once, not on entering the `with` block, so that a host can fall back to a
+    synchronous image before anything is touched.
+
+    Args:
+        unet: the network, an ldm, sgm or diffusers U-Net.
+        call: the channel to the sampling run. While its ``pixel_time`` is None the network's
+            output is untouched.
+        capture: records cross-attention, also while ``pixel_time`` is None.
+
+    Raises:
+        UnsupportedNetwork: no family knows it, it is compiled, or it cannot be steered by hooks.
+    """
+    for family in FAMILIES:
+        if family.matches(unet):
+            return family.attach(unet, call, capture)  # looks for compiled parts, too
+    check_hookable(unet)
+    raise UnsupportedNetwork(
+        f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
+        "Stable Diffusion 1, 2 and XL, in ldm's, sgm's and diffusers' form."
+    )

@@ -1,0 +1,109 @@
+"""The timestep embeddings of one network call: a few table rows, gathered to every pixel.
+
+A network normally has one embedding vector an image. Here the time MLP and each block's projection
+run on the *table* of the noise levels in use (some dozens of rows), and only their results are
+spread over the pixels, so the cost of many timesteps is little more than the cost of one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asyndm.schedule import PixelTime
+
+
+class TimestepField:
+    """What the blocks of one network forward need to know about time.
+
+    Args:
+        pixel_time: the noise levels; R table rows, an index [B, gh, gw].
+        timesteps: [R] model timesteps of those table rows.
+        image: [rows] long, the image of each network row.
+        images: the same numbers as a Python list, so that nothing waits for the device.
+        device: of the network's input.
+    """
+
+    def __init__(
+        self,
+        pixel_time: PixelTime,
+        timesteps: Tensor,
+        image: Tensor,
+        images: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.timesteps = timesteps.to(device)
+        self.uniform = pixel_time.uniform
+        self.rows = len(images)
+        self._one_image = len(set(images)) == 1
+        self._pixel_time = dataclasses.replace(pixel_time, index=pixel_time.index.to(device))
+        self._image = image.to(device)
+        self.table: Tensor | None = None  # [R, E], or [rows * N, E] after `join`
+        self._width = 0  # table rows of one network row; 0 = all network rows share the table
+        self._index: dict[tuple[int, int], Tensor] = {}
+
+    def share(self, time: Tensor) -> None:
+        """Set the table: all network rows have the same embeddings ``time`` [R, E]."""
+        self.table, self._width = time, 0
+
+    def join(self, time: Tensor, parts: Sequence[Tensor], concatenate: bool = False) -> None:
+        """Set the table: each network row adds vectors of its own (labels, sizes, pooled text).
+
+        The activation that follows is not linear, so the sums cannot be taken after a block's
+        projection: the table has one row for each (network row, timestep) pair. A network row
+        never needs more timesteps than its image has grid cells.
+
+        Args:
+            time: [R, E], or [rows, R, E] where time itself is embedded differently in each row.
+            parts: [rows or 1, E] each, added in this order.
+            concatenate: join the parts on the channels instead of adding them.
+        """
+        cells = self._pixel_time.index[0].numel()
+        if time.ndim == 2 and time.shape[0] > cells:
+            time = time[self._pixel_time.index.flatten(1)[self._image]]
+            own = torch.arange(cells, device=time.device).view(1, *self._pixel_time.grid)
+            index = own.expand(self._pixel_time.index.shape[0], -1, -1)
+            self._pixel_time = dataclasses.replace(self._pixel_time, index=index)
+        elif time.ndim == 2:
+            time = time[None]
+        time = time.expand(self.rows, -1, -1)
+        for part in parts:
+            part = part[:, None]
+            if concatenate:
+                time = torch.cat([time, part.expand(*time.shape[:2], -1)], dim=-1)
+            else:
+                time = time + part
+        self._width = time.shape[1]
+        self.table = time.flatten(0, 1)
+
+    def spread(self, values: Tensor, height: int, width: int) -> Tensor:
+        """Table values [len(table), C] at every pixel: [rows, C, height, width].
+
+        The result may be an expanded view; nobody may write to it.
+        """
+        if self.uniform:
+            return values[:, :, None, None].expand(self.rows, -1, height, width)
+        index = self._rows_at(height, width)
+        # Selecting from [C, table] leaves each channel's pixels side by side as the features have
+        # them; it takes a third of the time of values[index] followed by a permutation.
+        pixels = values.t().contiguous().index_select(1, index.flatten())
+        pixels = pixels.view(values.shape[1], *index.shape).transpose(0, 1)
+        return pixels.expand(self.rows, -1, -1, -1)
+
+    def _rows_at(self, height: int, width: int) -> Tensor:
+        """Table row of every pixel, [1 or rows, height, width]; kept for the whole forward."""
+        size = (height, width)
+        if size not in self._index:
+            index = self._pixel_time.index_at(height, width)
+            if self._width:
+                first = torch.arange(self.rows, device=index.device) * self._width
+                index = index[self._image] + first.view(-1, 1, 1)
+            elif self._one_image:
+                index = index[self._image[:1]]
+            else:
+                index = index[self._image]
+            self._index[size] = index
+        return self._index[size]

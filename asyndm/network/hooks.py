@@ -1,0 +1,177 @@
+"""What all families share: hooks that live exactly as long as a `with` block.
+
+Only forward hooks and forward pre-hooks are used: nothing of the network is replaced, so nothing
+can clash with attention kernels, LoRA, hypernetworks or another extension's patches.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from asyndm.network.capture import AttentionCapture, CrossLayer
+from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.field import TimestepField
+
+if TYPE_CHECKING:
+    from asyndm.run import NetworkCall
+
+
+class UNetHooks(ABC):
+    """Per-pixel timesteps and attention capture in one U-Net.
+
+    Args:
+        unet: the network.
+        call: the channel to the sampling run; read anew in every forward.
+        capture: where cross-attention is recorded, or None.
+
+    Raises:
+        UnsupportedNetwork: hooks cannot do their work in this network.
+    """
+
+    input_names: tuple[str, ...]  # what the latents are called where they are given by name
+    concatenate = False  # the vectors a row adds are joined on the channels instead
+
+    def __init__(
+        self, unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+    ) -> None:
+        check_hookable(unet)
+        self.unet, self.call, self.capture = unet, call, capture
+        self.field: TimestepField | None = None  # None = this forward is synchronous
+        self._time: Tensor | None = None
+        self._parts: list[Tensor] = []
+        self._handles: list = []
+        if capture is not None:
+            capture.connect(*self.cross_layers())
+
+    @abstractmethod
+    def cross_layers(self) -> tuple[list[CrossLayer], Callable[[tuple[int, int]], list]]:
+        """The cross-attention layers, and the sizes of all levels as a function of the latents'."""
+
+    @abstractmethod
+    def watch_time(self) -> None:
+        """Register the hooks that see the embeddings and put the field into the blocks."""
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks are in place inside the block, and gone after any way out of it."""
+        for hook in self.unet._forward_pre_hooks.values():
+            if isinstance(getattr(hook, "__self__", None), UNetHooks):
+                raise RuntimeError(  # noqa: TRY004 - a state, not a type
+                    "AsynDM is already attached to this network; leave that first."
+                )
+        try:
+            self._handles.append(self.unet.register_forward_pre_hook(self._begin, with_kwargs=True))
+            self.watch_time()
+            if self.capture is not None:
+                self._handles.extend(self.capture.watch())
+            yield
+        finally:
+            while self._handles:
+                self._handles.pop().remove()
+            self._forget()
+
+    def after(self, module: nn.Module, hook: Callable) -> None:
+        """Call ``hook(module, args, output)`` behind the module for as long as this is attached."""
+        self._handles.append(module.register_forward_hook(hook))
+
+    def before(self, module: nn.Module, hook: Callable) -> None:
+        """Call ``hook(module, args)`` ahead of the module for as long as this is attached."""
+        self._handles.append(module.register_forward_pre_hook(hook))
+
+    def add_part(self, module: nn.Module, args: tuple, output) -> None:
+        """Remember a vector [rows, E] the network adds to the embedding of time."""
+        if self.field is not None:
+            self._parts.append(output[0] if isinstance(output, tuple) else output)
+
+    def join(self, field: TimestepField) -> Tensor:
+        """The finished table; put together when the first block asks for it."""
+        if field.table is None:
+            if self._time is None:
+                raise UnsupportedNetwork("The network embeds time in a way AsynDM does not know.")
+            if self._parts or self._time.ndim == 3:
+                field.join(self._time, self._parts, self.concatenate)
+            else:
+                field.share(self._time)
+            field.table = self.finish(field.table)
+        return field.table
+
+    def finish(self, table: Tensor) -> Tensor:
+        """The table [N, E] as the blocks receive it. By default as it is."""
+        return table
+
+    def check_inputs(self, kwargs: dict) -> None:
+        """Refuse named inputs the hooks cannot account for. By default there are none."""
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        self._forget()
+        call = self.call
+        if call.pixel_time is None and self.capture is None:
+            return
+        latents = args[0] if args else next(kwargs[n] for n in self.input_names if n in kwargs)
+        if latents.ndim != 4:
+            raise UnsupportedNetwork(
+                f"The network's input has {latents.ndim} dimensions; AsynDM needs images, [B, C, H, W]."
+            )
+        rows = call.rows
+        if rows is None or len(rows.images) != latents.shape[0]:
+            known = "none" if rows is None else f"one of {len(rows.images)} rows"
+            raise RowsMismatch(
+                f"The network was given {latents.shape[0]} rows, but the row map set for this call "
+                f"is {known}: NetworkCall.rows must be set before every network call."
+            )
+        self.check_inputs(kwargs)
+        if self.capture is not None:
+            self.capture.begin(tuple(latents.shape[-2:]), rows)
+        if call.pixel_time is not None:
+            self.field = self._field(call, latents.device)
+
+    def _field(self, call: NetworkCall, device: torch.device) -> TimestepField:
+        levels, batch = call.pixel_time.sigma_table.shape[0], call.pixel_time.index.shape[0]
+        table = call.timestep_table
+        if table is None or table.shape[0] != levels:
+            known = "no timestep" if table is None else f"{table.shape[0]} timesteps"
+            raise RowsMismatch(
+                f"{known} for {levels} noise levels: set NetworkCall.timestep_table."
+            )
+        images = call.rows.images
+        if max(images) >= batch:
+            raise RowsMismatch(
+                f"A network row belongs to image {max(images)}, but the noise levels are those of "
+                f"{batch} image(s)."
+            )
+        return TimestepField(call.pixel_time, table, call.rows.image, images, device)
+
+    def _forget(self) -> None:
+        """Drop everything of the last forward, also of one that an error cut short."""
+        self.field = self._time = None
+        self._parts = []
+        if self.capture is not None:
+            self.capture.forget_pending()
+
+
+def check_hookable(unet: nn.Module) -> None:
+    """Make sure that hooks inside the network will run.
+
+    Raises:
+        UnsupportedNetwork: it is compiled or scripted, wholly or in part.
+    """
+    if not isinstance(unet, nn.Module):
+        raise UnsupportedNetwork(
+            f"AsynDM needs a torch network; this one is a {type(unet).__name__}."
+        )
+    for module in unet.modules():
+        compiled = getattr(module, "_compiled_call_impl", None) is not None
+        if compiled or "_orig_mod" in module._modules:
+            raise UnsupportedNetwork(
+                "AsynDM cannot look into a compiled network: switch torch.compile off."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UnsupportedNetwork(
+                "AsynDM cannot look into a scripted network: use the plain PyTorch one."
+            )

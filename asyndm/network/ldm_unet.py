@@ -1,0 +1,176 @@
+"""Per-pixel timesteps in the U-Net of ldm, sgm (SDXL) and the hosts that keep its module names.
+
+`emb = time_embed(embedding(t)) + label_emb(y)` is one vector an image, and each ResBlock adds
+`emb_layers(emb)` to its features, after giving it as many dimensions as they have. So a tensor
+[rows, C, h, w] is added just as well: the blocks project the table, hooks gather the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from asyndm.network.capture import AttentionCapture, CrossLayer, Size, find_cross_attention
+from asyndm.network.errors import UnsupportedNetwork
+from asyndm.network.hooks import UNetHooks
+
+if TYPE_CHECKING:
+    from asyndm.run import NetworkCall
+
+Shrink = Callable[[int], int]
+
+
+def attach(
+    unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+) -> AbstractContextManager[None]:
+    """Per-pixel timesteps (and attention capture) in an ldm U-Net, inside a `with` block.
+
+    Raises:
+        UnsupportedNetwork: another network, or one of this family that hooks cannot steer.
+    """
+    return LdmHooks(unet, call, capture).attached()
+
+
+def matches(unet: nn.Module) -> bool:
+    """True for a network with the module names of ldm's U-Net."""
+    names = ("time_embed", "input_blocks", "middle_block", "output_blocks")
+    return all(isinstance(getattr(unet, name, None), nn.Module) for name in names)
+
+
+def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
+    """The sinusoids ldm embeds timesteps with: cosines, then sines; [N] -> [N, width] float32.
+
+    Frequencies fall from 1 towards 1 / max_period; an odd width ends in a column of zeros.
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return nn.functional.pad(embedding, (0, width % 2))
+
+
+class LdmHooks(UNetHooks):
+    """The hooks of one ldm U-Net."""
+
+    input_names = ("x",)
+
+    def __init__(
+        self, unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+    ) -> None:
+        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running ResBlock
+        super().__init__(unet, call, capture)
+        self.blocks = _find_blocks(unet)
+
+    def watch_time(self) -> None:
+        self.after(self.unet.time_embed, self._time_embedded)
+        label = getattr(self.unet, "label_emb", None)
+        if isinstance(label, nn.Module):
+            self.after(label, self.add_part)
+        for block in self.blocks:
+            self.after(block.in_layers[-1], self._measure(block))
+            self.before(block.emb_layers, self._swap)
+            self.after(block.emb_layers, self._gather(block))
+
+    def cross_layers(self) -> tuple[list[CrossLayer], Callable[[Size], list[Size]]]:
+        layers: list[CrossLayer] = []
+        shrinks: list[Shrink] = []
+        for stage in self.unet.input_blocks:
+            for part in _parts(stage):
+                shrink = _shrink(part)
+                if shrink is not None:
+                    shrinks.append(shrink)
+                layers += find_cross_attention(part, len(shrinks))
+        level = len(shrinks)
+        layers += find_cross_attention(self.unet.middle_block, level)
+        for stage in self.unet.output_blocks:
+            for part in _parts(stage):
+                layers += find_cross_attention(part, level)
+                level -= _grows(part)
+
+        def sizes(size: Size) -> list[Size]:
+            levels = [size]
+            for shrink in shrinks:
+                levels.append((shrink(levels[-1][0]), shrink(levels[-1][1])))
+            return levels
+
+        return layers, sizes
+
+    def _time_embedded(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.field is None:
+            return
+        seen = args[0]  # the network's own sinusoids: their width, dtype and device are binding
+        sinusoids = timestep_embedding(self.field.timesteps, seen.shape[-1]).to(seen)
+        # forward(), not the call: this hook must not run for the table.
+        self._time = module.forward(sinusoids).to(output.dtype)
+
+    def _measure(self, block: nn.Module) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            self._sizes[block] = tuple(output.shape[-2:])
+
+        return hook
+
+    def _swap(self, module: nn.Module, args: tuple) -> tuple | None:
+        if self.field is None:
+            return None
+        return (self.join(self.field).to(args[0]),)
+
+    def _gather(self, block: nn.Module) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+            if self.field is None:
+                return None
+            return self.field.spread(output, *self._sizes[block])
+
+        return hook
+
+    def _forget(self) -> None:
+        self._sizes.clear()
+        super()._forget()
+
+
+def _find_blocks(unet: nn.Module) -> list[nn.Module]:
+    """The blocks that take in time.
+
+    Raises:
+        UnsupportedNetwork: there are none, or of a kind that takes it in otherwise.
+    """
+    blocks = []
+    for module in unet.modules():
+        if getattr(module, "time_mixer", None) is not None:
+            raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
+        if not isinstance(getattr(module, "emb_layers", None), nn.Module):
+            continue
+        if not hasattr(module, "in_layers") or getattr(module, "exchange_temb_dims", False):
+            raise UnsupportedNetwork(
+                f"The network's {type(module).__name__} takes in time in a way AsynDM does not know."
+            )
+        blocks.append(module)
+    if not blocks:
+        raise UnsupportedNetwork("The network has no block that takes in time.")
+    return blocks
+
+
+def _parts(stage: nn.Module) -> list[nn.Module]:
+    return list(stage) if isinstance(stage, (nn.Sequential, nn.ModuleList)) else [stage]
+
+
+def _shrink(part: nn.Module) -> Shrink | None:
+    """How a downsampling part changes a side; None for any other part."""
+    operation = getattr(part, "op", None) or getattr(getattr(part, "h_upd", None), "op", None)
+    if operation is None:
+        return None
+    kernel, stride, padding = (
+        value[-1] if isinstance(value, tuple) else value
+        for value in (operation.kernel_size, operation.stride, operation.padding)
+    )
+    return lambda side: (side + 2 * padding - kernel) // stride + 1
+
+
+def _grows(part: nn.Module) -> bool:
+    """True for an upsampling part."""
+    part = getattr(part, "h_upd", part)  # a ResBlock that changes the size, or nn.Identity
+    return hasattr(part, "use_conv") and not hasattr(part, "op") and not hasattr(part, "in_layers")

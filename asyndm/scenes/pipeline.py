@@ -1,0 +1,398 @@
+"""Prompt in, pictures out: the embedded model with the core's sampler, method by method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from asyndm.hosts.diffusers import GuidedDenoiser
+from asyndm.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverage, MaskSource
+from asyndm.network import AttentionCapture, attach
+from asyndm.parametrisation import VParametrisation
+from asyndm.run import Director
+from asyndm.sampling import sample_asyndm, seeded_noise
+from asyndm.settings import RULES, Settings, SettingsError, check_number, check_whole
+from asyndm.sigmas import SCHEDULES, make_sigmas
+from asyndm.words import ObjectWord, match_objects, objects_of
+
+from .checker import Verdict, check, object_mask
+from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
+from .text import COUPLINGS, parse_prompt, tokenize
+
+METHODS = ("synchronous", "concave", "asyndm", "oracle")
+MAX_BATCH = 16
+MAX_STEPS = 200
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to draw, and how, apart from AsynDM's own settings.
+
+    Raises:
+        SettingsError: a value that cannot be used, in one line.
+    """
+
+    prompt: str
+    steps: int = 25
+    cfg: float = 4.0
+    seed: int = 0
+    batch: int = 1  # image j has seed + j
+    rule: str = "ddpm"
+    schedule: str = "uniform"
+    coupling: float = 1.0  # how much backgrounds know of the objects: 0, 0.5 or 1
+    painted: np.ndarray | None = field(default=None, compare=False)  # [H, W], 1 = object
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.prompt, str):
+            raise SettingsError(f"prompt: {self.prompt!r} is not text.")
+        for name, low, high in (
+            ("steps", 1, MAX_STEPS),
+            ("seed", 0, 2**32 - 1),
+            ("batch", 1, MAX_BATCH),
+        ):
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), low, high))
+        object.__setattr__(self, "cfg", check_number("cfg", self.cfg, 0, 30))
+        for name, choices in (("rule", RULES), ("schedule", SCHEDULES), ("coupling", COUPLINGS)):
+            if getattr(self, name) not in choices:
+                shown = ", ".join(str(choice) for choice in choices)
+                raise SettingsError(
+                    f"{name}: {getattr(self, name)!r} is unknown; choose one of {shown}."
+                )
+        if self.painted is not None:
+            object.__setattr__(self, "painted", _checked_painting(self.painted))
+
+
+def _checked_painting(painted: np.ndarray) -> np.ndarray:
+    """A painted mask as float [H, W] within 0 and 1.
+
+    Raises:
+        SettingsError: it is not square as the picture is, empty, or no mask at all.
+    """
+    mask = np.asarray(painted, float)
+    if mask.ndim != 2:
+        raise SettingsError(
+            f"painted mask: its shape {mask.shape} is not [height, width]; give one channel."
+        )
+    height, width = mask.shape
+    if min(height, width) < LATENT_SIZE or abs(height - width) > 0.02 * max(height, width):
+        raise SettingsError(
+            f"painted mask: it is {width}x{height} pixels, the picture is square; "
+            f"give equal sides of {LATENT_SIZE} pixels or more."
+        )
+    if not (np.isfinite(mask).all() and 0 <= mask.min() and mask.max() <= 1):
+        raise SettingsError("painted mask: its values must lie within 0 and 1.")
+    if not mask.any():
+        raise SettingsError("painted mask: it is empty; paint where the objects shall be.")
+    return mask
+
+
+@dataclass(frozen=True)
+class Film:
+    """An AsynDM run of the first image, step by step.
+
+    Attributes:
+        masks: [gh, gw] within 0 and 1, the object mask that steered each step.
+        timesteps: [gh, gw] the model timestep of every pixel in each step's network call.
+        previews: the decoded denoised prediction of each step.
+    """
+
+    masks: list[np.ndarray]
+    timesteps: list[np.ndarray]
+    previews: list[Image.Image]
+
+
+@dataclass
+class Result:
+    """What a request gave. Pictures are 64x64 RGB."""
+
+    images: dict[str, list[Image.Image]]
+    verdicts: dict[str, list[Verdict]]
+    tokens: list[str]
+    objects: list[ObjectWord]
+    matched: dict[str, list[int]]
+    unmatched: list[str]
+    film: Film | None
+    notes: list[str]  # one line each, for the user
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Final latents [B, 4, 16, 16], and what the run left to look at."""
+
+    latents: Tensor
+    director: Director
+    maps: Tensor | None  # attention averaged over the run, where it was captured
+    previews: list[Image.Image]
+
+
+class Tokenizer:
+    """The small world's tokeniser in the form the page expects."""
+
+    def tokens(self, prompt: str, coupling: float = 1.0) -> list[str]:
+        """The prompt's tokens, start and end included.
+
+        Raises:
+            PromptError: nothing to read or an unknown word, in one line.
+        """
+        parse_prompt(prompt)
+        return tokenize(prompt, coupling)
+
+
+class ScenePipeline:
+    """The embedded model, ready to sample on the CPU."""
+
+    def __init__(self, model: SceneModel) -> None:
+        self.model = model
+        self.parametrisation = VParametrisation(training_alphas())
+        self.tokenizer = Tokenizer()
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> ScenePipeline:
+        """With the shipped weights.
+
+        Raises:
+            FileNotFoundError: there are none.
+        """
+        return cls(SceneModel.load(WEIGHTS if path is None else path))
+
+    @classmethod
+    def random(cls, seed: int = 0) -> ScenePipeline:
+        """With untrained weights, for tests of everything but the pictures."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = SceneModel()
+        return cls(model.eval().requires_grad_(False))
+
+    def generate(
+        self,
+        request: Request,
+        settings: Settings,
+        methods: Sequence[str] = ("synchronous", "concave", "asyndm"),
+        progress: Progress | None = None,
+    ) -> Result:
+        """Every method's pictures of one request, at the same seeds.
+
+        Args:
+            progress: called with the fraction done and what is being done.
+
+        Raises:
+            PromptError: a prompt the model cannot read.
+            SettingsError: object words that cannot be used, or a painted mask that is missing.
+        """
+        wish = parse_prompt(request.prompt)
+        tokens = self.tokenizer.tokens(request.prompt, request.coupling)
+        objects = list(objects_of(request.prompt, settings.objects))
+        matched, unmatched = match_objects(objects, tokens)
+        notes = [
+            f"objects: {word!r} is not in the prompt; it steers nothing." for word in unmatched
+        ]
+        if settings.mask_source == "given" and "asyndm" in methods and request.painted is None:
+            raise SettingsError(
+                "painted mask: it is missing; paint on the canvas or load a picture."
+            )
+        result = Result({}, {}, tokens, objects, matched, unmatched, None, notes)
+        for number, method in enumerate(methods):
+
+            def report(step: int, steps: int, number: int = number, method: str = method) -> None:
+                if progress is not None:
+                    done = (number + step / steps) / len(methods)
+                    progress(done, f"{method}, step {min(step + 1, steps)} of {steps}")
+
+            needs_words = method == "asyndm" and settings.mask_source != "given"
+            if needs_words and not matched:
+                notes.append("objects: no word of the prompt is matched; AsynDM stays synchronous.")
+                method_used = "synchronous"
+            else:
+                method_used = method
+            sampled = self.sample(
+                [request.prompt] * request.batch,
+                [(request.seed + j) % 2**32 for j in range(request.batch)],
+                method_used,
+                settings,
+                request,
+                record=method == "asyndm",
+                report=report,
+            )
+            pixels = self.model.decode_pixels(sampled.latents).numpy()
+            result.images[method] = [Image.fromarray(picture) for picture in pixels]
+            result.verdicts[method] = [check(picture, wish) for picture in pixels]
+            if method == "asyndm":
+                frames = sampled.director.history.frames()
+                result.film = Film(
+                    [frame.mask[0].numpy() for frame in frames],
+                    [frame.timestep[0].numpy() for frame in frames],
+                    sampled.previews,
+                )
+        if progress is not None:
+            progress(1.0, "done")
+        return result
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        method: str,
+        settings: Settings,
+        request: Request,
+        *,
+        record: bool = False,
+        keep_maps: bool = False,
+        report: Callable[[int, int], None] | None = None,
+    ) -> Sampled:
+        """Latents of a batch of prompts by one method.
+
+        Args:
+            prompts, seeds: [B]; image j depends on nothing but its own prompt and seed.
+            method: one of :data:`METHODS`. "oracle" takes as mask where the checker sees objects
+                in the denoised prediction.
+            settings: AsynDM's.
+            request: steps, guidance, rule, schedule, coupling and painted mask (its prompt and
+                seed are not read).
+            record: keep masks, clocks and previews of each step.
+            keep_maps: average the attention maps over the run (a base pass for fixed masks).
+            report: called after each network call with (calls done, calls in all).
+        """
+        if method not in METHODS:
+            raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
+        capture = self._capture(prompts, settings, request)
+        fixed = method == "asyndm" and settings.mask_source == "fixed"
+        calls = request.steps * (2 if fixed else 1)
+        base = None
+        if fixed:
+            base = self.sample(
+                prompts,
+                seeds,
+                "synchronous",
+                settings,
+                request,
+                keep_maps=True,
+                report=report and (lambda step, _: report(step, calls)),
+            ).maps
+        curvatures = self._curvatures(prompts, settings)
+        source = self._source(method, settings, request, capture, base, curvatures)
+        director = Director.from_settings(settings, self.parametrisation, source, record=record)
+        average = MapAverage() if keep_maps else None
+        previews: list[Image.Image] = []
+
+        def after_call(state: dict) -> None:
+            if average is not None:
+                average.add(capture.read())
+            if record:
+                picture = self.model.decode_pixels(state["denoised"][:1])[0].numpy()
+                previews.append(Image.fromarray(picture))
+            if report is not None:
+                report(state["i"] + 1 + calls - request.steps, calls)
+
+        reads_attention = average is not None or isinstance(source, DynamicMasks)
+        hooked: AbstractContextManager[None] = nullcontext()
+        if method != "synchronous" or reads_attention:
+            watching = capture if reads_attention else None
+            hooked = attach(self.model.unet, director.call, watching)
+        template = torch.empty(len(prompts), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        noise = seeded_noise(template, seeds)
+        sigmas = make_sigmas(request.schedule, request.steps, self.parametrisation)
+        conditions = {
+            "cond": self._encode(prompts, request.coupling),
+            "uncond": self._encode([""] * len(prompts), request.coupling),
+            "cond_scale": request.cfg,
+        }
+        with hooked:
+            latents = sample_asyndm(
+                GuidedDenoiser(self.model.unet, self.parametrisation, director.call),
+                noise(None, None) * sigmas[0],
+                sigmas,
+                extra_args=conditions,
+                callback=after_call,
+                disable=True,
+                director=director,
+                rule=request.rule,
+                eta=settings.eta,
+                noise_sampler=noise,
+            )
+        return Sampled(latents, director, average.read() if average else None, previews)
+
+    def _encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
+        return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
+
+    def _objects(self, prompts: Sequence[str], settings: Settings) -> list[tuple[ObjectWord, ...]]:
+        return [objects_of(prompt, settings.objects) for prompt in prompts]
+
+    def _capture(
+        self, prompts: Sequence[str], settings: Settings, request: Request
+    ) -> AttentionCapture:
+        """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""
+        columns = []
+        for prompt, objects in zip(prompts, self._objects(prompts, settings)):
+            matched, _ = match_objects(objects, tokenize(prompt, request.coupling))
+            columns.append([matched.get(word.text, []) for word in objects])
+        most = max(map(len, columns))
+        return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
+
+    def _curvatures(self, prompts: Sequence[str], settings: Settings) -> list[float]:
+        """One curvature for each object of the capture.
+
+        A batch of several prompts shares the general curvature; an object's own curvature
+        belongs to a single prompt (its batch repeats it).
+        """
+        lists = self._objects(prompts, settings)
+        most = max(map(len, lists))
+        if len(set(prompts)) == 1:
+            return [
+                settings.curvature if word.curvature is None else word.curvature
+                for word in lists[0]
+            ]
+        return [settings.curvature] * most
+
+    def _source(
+        self,
+        method: str,
+        settings: Settings,
+        request: Request,
+        capture: AttentionCapture,
+        base: Tensor | None,
+        curvatures: list[float],
+    ) -> MaskSource:
+        if method == "synchronous":
+            return GivenMasks(torch.zeros(1, 1, dtype=torch.bool), 0.0)
+        if method == "concave":
+            return GivenMasks(torch.ones(1, 1, dtype=torch.bool), settings.curvature)
+        if method == "oracle":
+            return CallableMasks(self._seen_objects, [settings.curvature])
+        if settings.mask_source == "given":
+            return GivenMasks(_to_latent(request.painted), settings.curvature)
+        if base is not None:
+            return GivenMasks.from_maps(
+                base, curvatures, threshold=settings.threshold, soft=settings.soft
+            )
+        return DynamicMasks(
+            capture,
+            curvatures,
+            threshold=settings.threshold,
+            smoothing=settings.smoothing,
+            soft=settings.soft,
+        )
+
+    def _seen_objects(self, step: int, denoised: Tensor) -> Tensor:
+        """bool [B, 16, 16]: latent cells at least a quarter covered by what the checker sees."""
+        seen = object_mask(self.model.decode_pixels(denoised).numpy())
+        cells = seen.reshape(len(seen), LATENT_SIZE, PATCH, LATENT_SIZE, PATCH).mean((2, 4))
+        return torch.from_numpy(cells >= 0.25).to(denoised.device)
+
+
+def _to_latent(painted: np.ndarray) -> Tensor:
+    """bool [16, 16]: latent cells of which the painting covers at least half."""
+    picture = Image.fromarray((painted * 255).astype(np.uint8))
+    cells = picture.resize((LATENT_SIZE, LATENT_SIZE), Image.Resampling.BOX)
+    mask = torch.from_numpy(np.asarray(cells) >= 128)
+    if not mask.any():  # a fine stroke: the most covered cell, rather than nothing
+        mask = torch.from_numpy(np.asarray(cells) == np.asarray(cells).max())
+    return mask

@@ -1,0 +1,253 @@
+"""Train the embedded model: ``python -m asyndm.scenes.train --folder FOLDER``.
+
+Stages, each resumable from the folder: draw scenes, fit the encoder and encode them, train UNet
+and text encoder, train the decoder. About 70 minutes on two CPU cores with the defaults, minutes
+on a GPU. ``--export`` writes the averaged weights to the place the package loads them from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .model import WEIGHTS, Autoencoder, SceneModel, training_alphas
+from .text import COUPLINGS, token_ids, tokenize
+from .world import draw, sample_scene, sample_wish
+
+_CHUNK = 1000  # scenes drawn by one worker call
+_DROP_PROMPT = 0.1  # for classifier-free guidance
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Drawn scenes: pictures uint8 [N, 64, 64, 3] and token ids [N, MAX_TOKENS]."""
+
+    pictures: np.ndarray
+    tokens: np.ndarray
+
+
+def draw_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """``_CHUNK`` scenes and their tokens, from one seed."""
+    rng = np.random.default_rng([2510, 4504, seed])
+    pictures, tokens = [], []
+    for _ in range(_CHUNK):
+        wish = sample_wish(rng)
+        coupling = COUPLINGS[rng.integers(len(COUPLINGS))]
+        pictures.append(np.asarray(draw(sample_scene(rng, wish, coupling))))
+        tokens.append(token_ids(tokenize(wish.prompt(), coupling)))
+    return np.stack(pictures), np.array(tokens, np.int16)
+
+
+def load_corpus(folder: Path, scenes: int, workers: int) -> Corpus:
+    """Draw the training scenes, or read those drawn before."""
+    path = folder / f"corpus_{scenes}.npz"
+    if not path.exists():
+        seeds = range(math.ceil(scenes / _CHUNK))
+        with ProcessPoolExecutor(workers) as pool:
+            chunks = list(tqdm(pool.map(draw_chunk, seeds), total=len(seeds), desc="drawing"))
+        pictures, tokens = (np.concatenate(parts) for parts in zip(*chunks))
+        np.savez(path, pictures=pictures, tokens=tokens)
+    with np.load(path) as data:
+        return Corpus(data["pictures"], data["tokens"])
+
+
+def to_input(pictures: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [B, 64, 64, 3] -> float [B, 3, 64, 64] in -1 to 1."""
+    pixels = torch.from_numpy(np.ascontiguousarray(pictures)).to(device)
+    return rearrange(pixels, "b h w c -> b c h w").float() / 127.5 - 1
+
+
+def fit_encoder(corpus: Corpus, folder: Path, device: torch.device) -> Autoencoder:
+    """The linear encoder, from the first 3,000 pictures; its decoder still untrained."""
+    path = folder / "encoder.pt"
+    autoencoder = Autoencoder()
+    if path.exists():
+        autoencoder.load_state_dict(torch.load(path, weights_only=True))
+    else:
+        autoencoder.fit(to_input(corpus.pictures[:3000], torch.device("cpu")))
+        torch.save(autoencoder.state_dict(), path)
+    return autoencoder.to(device)
+
+
+def train_decoder(
+    autoencoder: Autoencoder, corpus: Corpus, folder: Path, minutes: float, device: torch.device
+) -> None:
+    """Absolute error of pixels and of their gradients; noise on the latents makes decoding robust."""
+    path = folder / "decoder.pt"
+    if path.exists():
+        autoencoder.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+        return
+    optimizer = torch.optim.AdamW(autoencoder.refine.parameters(), lr=2e-3, betas=(0.9, 0.98))
+    rng = np.random.default_rng(1)
+    start = time.monotonic()
+    bar = tqdm(desc="decoder", unit="step", mininterval=10)
+    while (done := (time.monotonic() - start) / 60 / minutes) < 1:
+        for group in optimizer.param_groups:
+            group["lr"] = _learning_rate(done, peak=2e-3)
+        pixels = to_input(corpus.pictures[rng.integers(len(corpus.pictures), size=8)], device)
+        latents = autoencoder.encode(pixels)
+        output = autoencoder.decode(latents + 0.05 * torch.randn_like(latents))
+        loss = (output - pixels).abs().mean() + 0.5 * sum(
+            (output.diff(dim=dim) - pixels.diff(dim=dim)).abs().mean() for dim in (2, 3)
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(autoencoder.refine.parameters(), 1.0)
+        optimizer.step()
+        bar.update()
+        if bar.n % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.4f}")
+    torch.save(autoencoder.state_dict(), path)
+
+
+@torch.no_grad()
+def encode_corpus(
+    corpus: Corpus, autoencoder: Autoencoder, folder: Path, device: torch.device
+) -> Tensor:
+    """Latents of all pictures, float16 [N, 10, 16, 16]."""
+    path = folder / f"latents_{len(corpus.pictures)}.pt"
+    if not path.exists():
+        latents = [
+            autoencoder.encode(to_input(corpus.pictures[start : start + 256], device)).half().cpu()
+            for start in tqdm(range(0, len(corpus.pictures), 256), desc="encoding")
+        ]
+        torch.save(torch.cat(latents), path)
+    return torch.load(path, weights_only=True)
+
+
+def train_diffusion(
+    model: SceneModel,
+    corpus: Corpus,
+    latents: Tensor,
+    folder: Path,
+    minutes: float,
+    batch: int,
+    device: torch.device,
+    compiled: bool,
+) -> SceneModel:
+    """v-prediction, uniform timesteps; returns the exponential average of the weights."""
+    path = folder / "diffusion.pt"
+    parts = nn.ModuleList([model.text, model.unet])
+    average = copy.deepcopy(parts).requires_grad_(False)
+    optimizer = torch.optim.AdamW(parts.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    step, spent = 0, 0.0
+    if path.exists():
+        state = torch.load(path, map_location=device, weights_only=True)
+        parts.load_state_dict(state["parts"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+    if device.type == "cpu":
+        model.unet.to(memory_format=torch.channels_last)
+    unet = torch.compile(model.unet) if compiled else model.unet
+    alphas = training_alphas().to(device)
+    tokens = torch.from_numpy(corpus.tokens.astype(np.int64))
+    unconditional = torch.tensor([token_ids(tokenize("", c)) for c in COUPLINGS])
+    generator = torch.Generator().manual_seed(4504 + step)
+    # the first token is the context level, so it says which unconditional tokens belong to a row
+    level_of = {int(row[0]): index for index, row in enumerate(unconditional)}
+
+    def save() -> None:
+        torch.save(
+            {
+                "parts": parts.state_dict(),
+                "average": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step,
+                "spent": spent,
+            },
+            path,
+        )
+
+    bar = tqdm(desc="diffusion", unit="step", initial=step, mininterval=10)
+    mean_loss, clock, saved = 0.0, time.monotonic(), time.monotonic()
+    while spent < minutes * 60:
+        for group in optimizer.param_groups:
+            warm = min(1.0, (step + 1) / 150)
+            group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak=1e-3)
+        rows = torch.randint(len(latents), (batch,), generator=generator)
+        ids = tokens[rows]
+        dropped = torch.rand(batch, generator=generator) < _DROP_PROMPT
+        levels = torch.tensor([level_of[int(first)] for first in ids[:, 0]])
+        ids = torch.where(dropped[:, None], unconditional[levels], ids).to(device)
+        clean = latents[rows].float().to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        timestep = torch.randint(len(alphas), (batch,), generator=generator).to(device)
+        signal = alphas[timestep].sqrt()[:, None, None, None]
+        sigma = (1 - alphas[timestep]).sqrt()[:, None, None, None]
+        with torch.autocast(device.type, torch.bfloat16):
+            output = unet(signal * clean + sigma * noise, timestep, model.text(ids)).sample.float()
+        loss = (output - (signal * noise - sigma * clean)).square().mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.999, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(average.parameters()), [p.data for p in parts.parameters()], 1 - decay
+            )
+        now = time.monotonic()
+        spent, clock = spent + now - clock, now
+        mean_loss += (loss.item() - mean_loss) * max(0.01, 1 / step)
+        bar.update()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{mean_loss:.4f}", minutes=f"{spent / 60:.1f}")
+        if now - saved > 180:
+            save()
+            saved = now
+    save()
+    model.text.load_state_dict(average[0].state_dict())
+    model.unet.load_state_dict(average[1].state_dict())
+    return model.eval()
+
+
+def _learning_rate(done: float, peak: float) -> float:
+    """Constant for 40% of the training, then a cosine to 1% of the peak."""
+    part = max(0.0, (done - 0.4) / 0.6)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(part, 1.0))))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="where the work in progress lies"
+    )
+    parser.add_argument("--scenes", type=int, default=48000)
+    parser.add_argument("--decoder-minutes", type=float, default=6)
+    parser.add_argument("--minutes", type=float, default=62, help="for the diffusion model")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
+    parser.add_argument("--export", type=Path, default=WEIGHTS)
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(2510)
+    corpus = load_corpus(args.folder, args.scenes, args.workers)
+    model = SceneModel().to(device)
+    autoencoder = fit_encoder(corpus, args.folder, device)
+    latents = encode_corpus(corpus, autoencoder, args.folder, device)
+    train_diffusion(
+        model, corpus, latents, args.folder, args.minutes, args.batch, device, args.compile
+    )
+    train_decoder(autoencoder, corpus, args.folder, args.decoder_minutes, device)
+    model.autoencoder.load_state_dict(autoencoder.state_dict())
+    model.cpu().save(args.export)
+    print(f"wrote {args.export}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The overhead benchmark itself, on a tiny network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+
+import pytest
+import torch
+
+from asyndm.bench import overhead
+from asyndm.bench.subject import Subject, build_unet
+
+SIZE = (16, 16)
+
+
+def run(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    overhead.add_arguments(parser)
+    return overhead.main(parser.parse_args([*arguments, "--tiny"]))
+
+
+def test_the_run_is_in_its_middle_and_goes_on() -> None:
+    subject = Subject(SIZE, tiny=True)
+    assert subject.timesteps == 26  # one curvature: at most step + 1
+    clock = subject.director.clock.clocks()
+    assert len(clock.unique()) > 5
+    for method in ("asyndm", "naive"):
+        subject.restart()
+        with subject.attached(method):
+            first = subject.step(method)
+        assert torch.isfinite(first).all()
+        assert subject.timesteps == 27
+        subject.i = 45
+        subject.settle()
+        assert subject.timesteps == 26
+
+
+def test_asyndm_and_the_naive_way_calculate_the_same() -> None:
+    results = []
+    for method in ("asyndm", "naive", "synchronous"):
+        subject = Subject(SIZE, tiny=True)
+        with subject.attached(method):
+            results.append(subject.step(method))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(results[0], results[2], rtol=1e-2, atol=1e-2)
+
+
+def test_operations_of_the_real_size_are_counted_without_doing_any() -> None:
+    plain, table, naive = (
+        overhead.count_operations((64, 64), method, False) for method in overhead.METHODS
+    )
+    assert plain > 1e12
+    assert 1 < table / plain < 1.01
+    assert naive / plain > 1.1
+
+
+def test_paired_ratio_is_students_t_on_logarithms() -> None:
+    ratio, (low, high) = overhead.paired_ratio([2.0, 8.0, 4.0], [1.0, 4.0, 2.0])
+    assert (ratio, low, high) == pytest.approx((2.0, 2.0, 2.0))
+    # Logarithms -d, 0, d: standard error d / sqrt(3); t(2 degrees, 97.5%) = 4.302653.
+    d = 0.1
+    ratio, (low, high) = overhead.paired_ratio([math.exp(-d), 1.0, math.exp(d)], [1.0] * 3)
+    assert ratio == pytest.approx(1)
+    reach = 4.302653 * d / math.sqrt(3)
+    assert (math.log(low), math.log(high)) == pytest.approx((-reach, reach))
+    with pytest.raises(ValueError, match="two pairs"):
+        overhead.paired_ratio([1.0], [1.0])
+
+
+def test_the_command_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(overhead, "TINY_SIZES", (SIZE,))
+    file = tmp_path / "figures.json"
+    assert run("--json", str(file), "--minutes", "0.01") == 0
+    figures = json.loads(file.read_text())
+    low, high = figures["time_ratio_interval"]
+    assert low <= figures["time_ratio"] <= high
+    assert figures["sizes"]["16x16"]["pairs"] == overhead.MIN_PAIRS
+    for key in ("peak_memory_ratio", "operations_ratio", "naive_operations_ratio"):
+        assert 0.5 < figures[key] < 3
+    assert "AsynDM / synchronous" in capsys.readouterr().out
+
+
+def test_bad_options_are_one_line(tmp_path, capsys) -> None:
+    assert run("--minutes", "0") == 2
+    assert run("--json", str(tmp_path / "missing" / "file.json")) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_diffusers_stands_in_for_ldm(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setitem(__import__("sys").modules, "ldm.modules.diffusionmodules.openaimodel", None)
+    library, unet, width = build_unet(True, torch.device("meta"))
+    assert library == "diffusers"
+    assert unet.config.cross_attention_dim == width
