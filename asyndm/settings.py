@@ -19,7 +19,7 @@ RULES = ("ddpm", "euler", "dpmpp_2m")
 
 
 class SettingsError(ValueError):
-    """A value a person gave cannot be used. The message is one line: which input, and the remedy."""
+    """A value a person gave cannot be used. One line: which input, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,9 @@ class Settings:
         known = [field.name for field in dataclasses.fields(cls)]
         for name in values:
             if name not in known:
-                raise SettingsError(f"{name}: no such setting; the settings are {', '.join(known)}.")
+                raise SettingsError(
+                    f"{name}: no such setting; the settings are {', '.join(known)}."
+                )
         return cls(**values)
 
 
@@ -93,7 +95,9 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not low <= number <= high:  # false for NaN too
-        raise SettingsError(f"{name}: {value!r} is out of range; give a number from {low:g} to {high:g}.")
+        raise SettingsError(
+            f"{name}: {value!r} is out of range; give a number from {low:g} to {high:g}."
+        )
     return number
 
 

@@ -1,13 +1,13 @@
 """What AsynDM costs: time, peak memory and operations against the plain network call.
 
-`python -m asyndm bench overhead` measures a sampling step of Stable Diffusion 1.5's size with random
-weights and guidance, at step 25 of 50, three ways: synchronous, AsynDM (with the capture of
+`python -m asyndm bench overhead` measures a sampling step of Stable Diffusion 1.5's size with
+random weights and guidance, at step 25 of 50, three ways: synchronous, AsynDM (with the capture of
 attention, the masks and the clocks), and naive (time embedded for every pixel).
 
 - Time: synchronous and AsynDM steps alternate in one process, which of them first changes from
   pair to pair; the ratio is the geometric mean over the pairs, with a t interval on the logarithms.
-- Peak memory: each method in a fresh process, its largest resident size during one step; the weights
-  count, as they do for whoever runs out of memory. The growth during the step is given, too.
+- Peak memory: each method in a fresh process, its largest resident size during one step; the
+  weights count, as they do for whoever runs out of memory. The growth in the step is given, too.
 - Operations: floating-point operations of matrix products and convolutions, counted, not measured.
 """
 
@@ -196,7 +196,8 @@ def describe(figures: dict[str, Any]) -> str:
         lines.append(
             f"{name} latents, {size['timesteps']} timesteps at once: AsynDM / synchronous "
             f"time {size['time_ratio']:.3f} ({low:.3f} to {high:.3f}, {size['pairs']} pairs), "
-            f"peak memory {size['peak_memory_ratio']:.3f}, operations {size['operations_ratio']:.4f}"
+            f"peak memory {size['peak_memory_ratio']:.3f}, "
+            f"operations {size['operations_ratio']:.4f}"
         )
         if "naive_time_ratio" in size:
             lines.append(

@@ -140,7 +140,8 @@ def run(
             pairs = [p for p in task.pairs if (task.arm.text, task.coupling, *p) not in done]
             if not pairs:
                 continue
-            out.writelines(json.dumps(line) + "\n" for line in _draw(pipeline, task, pairs, prompts, request))
+            drawn = _draw(pipeline, task, pairs, prompts, request)
+            out.writelines(json.dumps(line) + "\n" for line in drawn)
             out.flush()
 
 
@@ -198,7 +199,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["synchronous", "concave", "asyndm"],
         metavar="ARM",
-        help=f"of {', '.join(METHODS)}, each with its settings: asyndm:mask_source=fixed,curvature=0.7",
+        help=f"of {', '.join(METHODS)}, each with its settings: asyndm:curve=linear,curvature=0.7",
     )
     parser.add_argument("--couplings", type=float, nargs="+", default=[1.0])
     parser.add_argument("--prompts", type=int, default=250)

@@ -121,7 +121,7 @@ class Subject:
 def build_unet(tiny: bool, device: torch.device) -> tuple[str, nn.Module, int]:
     """(library, U-Net in the shape of Stable Diffusion 1.5, width of its context).
 
-    ldm's where it is installed, with the attention kernel its hosts use by default; else diffusers'.
+    ldm's where it is installed, with its hosts' default attention kernel; else diffusers'.
 
     Raises:
         ImportError: neither is installed.

@@ -116,7 +116,7 @@ class UNetHooks(ABC):
         latents = args[0] if args else next(kwargs[n] for n in self.input_names if n in kwargs)
         if latents.ndim != 4:
             raise UnsupportedNetwork(
-                f"The network's input has {latents.ndim} dimensions; AsynDM needs images, [B, C, H, W]."
+                f"The network's input has {latents.ndim} dimensions; AsynDM needs [B, C, H, W]."
             )
         rows = call.rows
         if rows is None or len(rows.images) != latents.shape[0]:

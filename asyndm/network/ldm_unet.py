@@ -146,7 +146,7 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
             continue
         if not hasattr(module, "in_layers") or getattr(module, "exchange_temb_dims", False):
             raise UnsupportedNetwork(
-                f"The network's {type(module).__name__} takes in time in a way AsynDM does not know."
+                f"The network's {type(module).__name__} takes in time in an unknown way."
             )
         blocks.append(module)
     if not blocks:

@@ -27,7 +27,7 @@ _COLOURS = tuple(PALETTE)
 
 @dataclass(frozen=True)
 class Seen:
-    """One object found in a picture: centre (x, y) and area in pixels, overlap with its template."""
+    """One object found in a picture: centre (x, y) and area in pixels, fit to its template."""
 
     shape: str | None  # None: a coloured region of no known shape
     colour: str

@@ -58,7 +58,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a prompt asks for: groups of objects, a relation of the first to the second, the scene."""
+    """What a prompt asks for: groups of objects, a relation between two, the scene."""
 
     groups: tuple[Group, ...]
     relation: str | None = None

@@ -26,7 +26,7 @@ from .text import COUPLINGS, token_ids, tokenize
 from .world import draw, sample_scene, sample_wish
 
 _CHUNK = 1000  # scenes drawn by one worker call
-_DROP_PROMPT = 0.1  # for classifier-free guidance
+DROP_PROMPT = 0.1  # for classifier-free guidance
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def fit_encoder(corpus: Corpus, folder: Path, device: torch.device) -> Autoencod
 def train_decoder(
     autoencoder: Autoencoder, corpus: Corpus, folder: Path, minutes: float, device: torch.device
 ) -> None:
-    """Absolute error of pixels and of their gradients; noise on the latents makes decoding robust."""
+    """Absolute error of pixels and their gradients; noise on the latents makes it robust."""
     path = folder / "decoder.pt"
     if path.exists():
         autoencoder.load_state_dict(torch.load(path, map_location=device, weights_only=True))
@@ -178,7 +178,7 @@ def train_diffusion(
             group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak=1e-3)
         rows = torch.randint(len(latents), (batch,), generator=generator)
         ids = tokens[rows]
-        dropped = torch.rand(batch, generator=generator) < _DROP_PROMPT
+        dropped = torch.rand(batch, generator=generator) < DROP_PROMPT
         levels = torch.tensor([level_of[int(first)] for first in ids[:, 0]])
         ids = torch.where(dropped[:, None], unconditional[levels], ids).to(device)
         clean = latents[rows].float().to(device)

@@ -176,7 +176,7 @@ def _centres(things: list[Thing]) -> tuple[tuple[float, float], tuple[float, flo
 def related(
     relation: str, one: tuple[float, float], two: tuple[float, float], margin: float = 4.0
 ) -> bool:
-    """Whether centre ``one`` (x, y in pixels) is e.g. "left of" centre ``two``, by ``margin`` pixels."""
+    """Whether centre ``one`` is e.g. "left of" centre ``two`` (x, y), by ``margin`` pixels."""
     dx, dy = one[0] - two[0], one[1] - two[1]
     return {"left of": -dx, "right of": dx, "above": -dy, "below": dy}[relation] >= margin
 
@@ -301,7 +301,7 @@ def _draw_thing(image: Image.Image, thing: Thing) -> None:
 
 
 def _outline(shape: str, x: float, y: float, rx: float, ry: float) -> list[tuple[float, float]]:
-    """Corners of a shape of half sizes rx, ry around (x, y), in supersampled pixels; ry < 0 mirrors it."""
+    """Corners of a shape around (x, y) with half sizes rx, ry, supersampled; ry < 0 mirrors."""
     return [_up(x + rx * px, y + ry * py) for px, py in UNIT_OUTLINES[shape]]
 
 

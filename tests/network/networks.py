@@ -77,7 +77,8 @@ def ldm_unet(**changes: Any) -> nn.Module:
         exc_type=ImportError,
     )
     options: dict[str, Any] = {
-        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": 1,
+        "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32,
+        "num_res_blocks": 1,
         "attention_resolutions": [4, 2, 1], "channel_mult": [1, 1, 2, 2], "num_heads": 8,
         "use_spatial_transformer": True, "transformer_depth": 1, "context_dim": CONTEXT,
         "use_checkpoint": False, "legacy": False,
@@ -119,8 +120,8 @@ def ldm_updown() -> Case:
 def diffusers_unet(**changes: Any) -> nn.Module:
     diffusers = pytest.importorskip("diffusers")
     options: dict[str, Any] = {
-        "block_out_channels": (32, 32, 64, 64), "layers_per_block": 1, "cross_attention_dim": CONTEXT,
-        "attention_head_dim": 8, "norm_num_groups": 8,
+        "block_out_channels": (32, 32, 64, 64), "layers_per_block": 1,
+        "cross_attention_dim": CONTEXT, "attention_head_dim": 8, "norm_num_groups": 8,
     }  # fmt: skip
     return randomise(diffusers.UNet2DConditionModel(**(options | changes)))
 
@@ -174,7 +175,7 @@ def diffusers_scale_shift() -> Case:
 
 
 def diffusers_guided() -> Case:
-    """A distilled model's guidance embedding ahead of the MLP, and class labels beside its result."""
+    """A distilled model's guidance embedding ahead of the MLP, class labels beside its result."""
     unet = diffusers_unet(
         time_cond_proj_dim=8, class_embed_type="simple_projection", class_embeddings_concat=True,
         projection_class_embeddings_input_dim=12, block_out_channels=(32, 32),
