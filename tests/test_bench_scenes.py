@@ -104,7 +104,10 @@ def test_a_run_cut_off_in_a_line_is_resumed(tmp_path, untrained):
     path.write_text(text[: text.rindex("{") + 20])
     scenes.main(arguments(tmp_path))
     again = scenes.read_results(tmp_path)
-    key = lambda line: (line["arm"], line["prompt"])
+
+    def key(line):
+        return line["arm"], line["prompt"]
+
     assert sorted(again, key=key) == sorted(complete, key=key)
 
 

@@ -1,0 +1,99 @@
+"""The picture of what steered an image: previews, masks and timesteps over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_INK, _FAINT, _PAPER = "#2d3440", "#7a828e", "#ffffff"
+_GAP, _LABELS, _HEADER, _RIGHT = 8, 205, 38, 40
+
+
+class Film(Protocol):
+    """What the strip shows, one entry a step."""
+
+    masks: Sequence[np.ndarray]  # [gh, gw], 0 to 1
+    timesteps: Sequence[np.ndarray]  # [H, W], model timesteps
+    previews: Sequence[Image.Image]
+
+
+def enlarge(image: Image.Image, size: int = 384) -> Image.Image:
+    """The image with its longer side at ``size`` pixels; shapes keep smooth borders."""
+    factor = size / max(image.size)
+    if factor <= 1:
+        return image
+    return image.resize([max(1, round(side * factor)) for side in image.size], Image.LANCZOS)
+
+
+def chosen_steps(count: int, most: int = 8) -> list[int]:
+    """At most ``most`` of the steps 0 ... count - 1, evenly, the first and the last included."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
+
+
+def film_strip(film: Film, cell: int = 128) -> Image.Image:
+    """One picture: a column a step; rows: denoised preview, object mask, timestep, lag.
+
+    The lag is how many timesteps a pixel is behind the cleanest pixel of its step; it has a scale
+    of its own, since it is small beside the timesteps themselves.
+
+    Raises:
+        ValueError: the film holds no step.
+    """
+    count = min(len(film.masks), len(film.timesteps))
+    if not count:
+        raise ValueError("film: it holds no step, so there is nothing to show.")
+    steps = chosen_steps(count)
+    lags = [np.asarray(t, float) - np.min(t) for t in film.timesteps]
+    most = max(float(max(lag.max() for lag in lags)), 1e-9)
+    rows = [
+        ("object mask", "orange = object", [_tint(film.masks[i], 0, 1, "Oranges") for i in steps]),
+        (
+            "timestep",
+            "yellow = noisy",
+            [_tint(film.timesteps[i], 0, 1000, "viridis") for i in steps],
+        ),
+        (
+            "lag",
+            f"bright = {most:.0f} timesteps",
+            [_tint(lags[i], 0, most, "magma") for i in steps],
+        ),
+    ]
+    if film.previews:
+        last = len(film.previews) - 1
+        shown = [film.previews[min(i, last)].convert("RGB") for i in steps]
+        rows.insert(0, ("picture so far", "denoised guess", shown))
+    height, width = np.shape(film.timesteps[0])
+    high = max(1, round(cell * height / width))
+    width = _LABELS + len(steps) * (cell + _GAP) + _RIGHT  # room for the page's button
+    strip = Image.new("RGB", (width, _HEADER + len(rows) * (high + _GAP)), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for column, step in enumerate(steps):
+        middle = _LABELS + column * (cell + _GAP) + cell // 2
+        draw.text((middle, 8), f"step {step + 1}", _FAINT, _font(18), anchor="ma")
+    for row, (title, note, images) in enumerate(rows):
+        top = _HEADER + row * (high + _GAP)
+        draw.text((4, top + high // 2 - 24), title, _INK, _font(21))
+        draw.text((4, top + high // 2 + 4), note, _FAINT, _font(16))
+        for column, image in enumerate(images):
+            sampling = Image.LANCZOS if title == "picture so far" else Image.NEAREST
+            strip.paste(
+                image.resize((cell, high), sampling), (_LABELS + column * (cell + _GAP), top)
+            )
+    return strip
+
+
+def _tint(values: np.ndarray, low: float, high: float, name: str) -> Image.Image:
+    """A map as RGB by matplotlib's colour map ``name``."""
+    scaled = np.clip((np.asarray(values, float) - low) / (high - low), 0, 1)
+    return Image.fromarray(matplotlib.colormaps[name](scaled, bytes=True)[..., :3])
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib ships."""
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), size)

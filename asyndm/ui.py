@@ -1,0 +1,255 @@
+"""The AsynDM controls: built from the settings' own fields, the same for studio and WebUI."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from asyndm.hosts.gradio_shim import quiet
+from asyndm.schedule import advance_distance
+from asyndm.settings import (
+    CURVES,
+    FIRST_STEPS,
+    MASK_SOURCES,
+    ORIGINS,
+    Settings,
+)
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
+PREFIX = "asyndm"  # of every element's id
+
+
+@dataclass(frozen=True)
+class Face:
+    """How one setting looks. ``choices``: label by value; ``span``: slider's low, high, step.
+
+    A setting without a face still gets a control, by its type: see :func:`_component`.
+    """
+
+    label: str
+    info: str | None = None
+    choices: dict[str, str] | None = None
+    span: tuple[float, float, float] | None = None
+    advanced: bool = False
+    placeholder: str | None = None
+
+
+FACES = {
+    "enabled": Face("Enable AsynDM"),
+    "objects": Face(
+        "Object words",
+        "Empty = found in the prompt. A number from 0 to 1 gives an object its own curvature.",
+        placeholder="auto, or e.g. shark:0.7, bike",
+    ),
+    "curve": Face("Curve of the objects"),
+    "curvature": Face("Curvature k", "How far objects lag; 0 = synchronous.", span=(0, 1, 0.05)),
+    "threshold": Face("Mask threshold", "Object = attention above this x mean.", span=(0, 3, 0.05)),
+    "mask_source": Face(
+        "Mask",
+        "Dynamic: read at every step. Fixed: from a first synchronous pass, takes twice as long.",
+        choices={"dynamic": "dynamic", "fixed": "fixed", "given": "painted"},
+    ),
+    "first_step": Face(
+        "At the first step every pixel is",
+        choices={"objects": "object (paper)", "background": "background"},
+        advanced=True,
+    ),
+    "eta": Face(
+        "eta", "Noise of the ddpm rule: 1 = DDPM, 0 = DDIM.", span=(0, 1, 0.05), advanced=True
+    ),
+    "origin": Face(
+        "Clock starts",
+        choices={"host": "with the host's first call", "paper": "one interval earlier (paper)"},
+        advanced=True,
+    ),
+    "smoothing": Face(
+        "Mask smoothing",
+        "Weight of earlier steps in the attention.",
+        span=(0, 0.95, 0.05),
+        advanced=True,
+    ),
+    "soft": Face("Soft masks", "Between 0 and 1 instead of yes or no.", advanced=True),
+}
+CHOICES = {
+    "curve": CURVES,
+    "mask_source": MASK_SOURCES,
+    "first_step": FIRST_STEPS,
+    "origin": ORIGINS,
+}
+
+
+@dataclass
+class Controls:
+    """The components of one accordion.
+
+    ``components``: by field name, in the order of the settings' declaration, which is also the
+    order of :meth:`inputs` and of the values that :func:`settings_of` takes.
+    """
+
+    components: dict[str, Any]
+    tokens: gr.HTML
+    plot: gr.HTML
+
+    def inputs(self) -> list[Any]:
+        return list(self.components.values())
+
+
+def settings_of(values: Sequence[Any]) -> Settings:
+    """Settings from the values of :meth:`Controls.inputs`.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    return Settings.from_dict(dict(zip(FIELDS, values, strict=True)))
+
+
+def values_of(settings: Settings) -> list[Any]:
+    """The inverse of :func:`settings_of`."""
+    return [getattr(settings, name) for name in FIELDS]
+
+
+def build_accordion(
+    defaults: Settings | None = None, *, open: bool = True, prefix: str = PREFIX
+) -> Controls:
+    """The controls inside an accordion of their own (the studio's)."""
+    with gr.Accordion("AsynDM", open=open, elem_id=f"{prefix}_accordion"):
+        return build_controls(defaults, prefix=prefix)
+
+
+def build_controls(
+    defaults: Settings | None = None, *, enabled: Any = None, prefix: str = PREFIX
+) -> Controls:
+    """The controls, laid out in the current block.
+
+    Args:
+        defaults: what the controls show first.
+        enabled: a component that already stands for "enabled", such as the WebUI's
+            InputAccordion; None = a checkbox is made.
+        prefix: of the element ids; the WebUI needs one a tab.
+    """
+    defaults = defaults or Settings()
+    made = {"enabled": enabled} if enabled is not None else {}
+
+    def place(name: str) -> None:
+        if name not in made:
+            made[name] = _component(name, getattr(defaults, name), prefix)
+
+    place("enabled")
+    place("objects")
+    tokens = gr.HTML(elem_id=f"{prefix}_tokens")
+    place("curve")
+    with gr.Row():
+        with gr.Column(min_width=200):
+            for name in ("curvature", "threshold"):
+                place(name)
+        with gr.Column(min_width=200):
+            plot = gr.HTML(curve_svg(defaults.curve, defaults.curvature), elem_id=f"{prefix}_plot")
+    place("mask_source")
+    for name in FIELDS:  # a setting that is new and has no face yet is shown here
+        if not FACES.get(name, Face("")).advanced:
+            place(name)
+    with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
+        for name in FIELDS:
+            place(name)
+    controls = Controls({name: made[name] for name in FIELDS}, tokens, plot)
+    shape = [controls.components["curve"], controls.components["curvature"]]
+    for component in shape:
+        quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)
+    return controls
+
+
+def _component(name: str, value: Any, prefix: str) -> Any:
+    """The control of one setting, by its face, else by its type."""
+    face = FACES.get(name) or Face(name.replace("_", " ").capitalize())
+    common = {"label": face.label, "elem_id": f"{prefix}_{name}"}
+    if face.info:
+        common["info"] = face.info
+    if isinstance(value, bool):
+        return gr.Checkbox(value, **common)
+    if name in CHOICES:
+        labels = face.choices or {}
+        pairs = [(labels.get(choice, choice), choice) for choice in CHOICES[name]]
+        return gr.Radio(pairs, value=value, **common)
+    if face.span:
+        low, high, step = face.span
+        return gr.Slider(low, high, value, step=step, **common)
+    if isinstance(value, float):
+        return gr.Number(value, **common)
+    return gr.Textbox(value, placeholder=face.placeholder, max_lines=1, **common)
+
+
+def curve_points(curve: str, curvature: float, steps: int = 32) -> list[float]:
+    """Noise left (1 to 0) of a pixel that is an object at every step, by step 0 ... steps."""
+    distance, points = float(steps), [1.0]
+    for left in range(steps, 0, -1):
+        distance = advance_distance(distance, left, steps, curvature, curve)
+        points.append(float(distance) / steps)
+    return points
+
+
+def curve_svg(curve: str, curvature: float) -> str:
+    """The plot of both clocks as inline SVG: light enough to follow a moving slider."""
+    left, top, width, height = 34, 14, 250, 150
+    curvature = min(max(float(curvature or 0), 0.0), 1.0)
+
+    def path(points: list[float]) -> str:
+        step = width / (len(points) - 1)
+        return " ".join(
+            f"{left + i * step:.1f},{top + (1 - y) * height:.1f}" for i, y in enumerate(points)
+        )
+
+    objects, background = curve_points(curve, curvature), curve_points("linear", 0)
+    area = path(objects) + " " + " ".join(reversed(path(background).split()))
+    bottom, right = top + height, left + width
+    return f"""
+<figure class="asyndm-plot" style="margin:0">
+<svg viewBox="0 0 300 200" role="img" aria-label="Noise left over the steps, {html.escape(curve)},
+ k = {curvature:g}" style="width:100%;max-width:340px;display:block;color:inherit"
+ font-family="system-ui, sans-serif" font-size="11" fill="currentColor">
+<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity=".35"/>
+<polygon points="{area}" fill="#e07a3f" fill-opacity=".14"/>
+<polyline points="{path(background)}" fill="none" stroke="#2563eb" stroke-width="2"/>
+<polyline points="{path(objects)}" fill="none" stroke="#e07a3f" stroke-width="2.5"/>
+<text x="{left - 5}" y="{top + 4}" text-anchor="end" fill-opacity=".7">noise</text>
+<text x="{left - 5}" y="{bottom + 4}" text-anchor="end" fill-opacity=".7">0</text>
+<text x="{left}" y="{bottom + 15}" fill-opacity=".7">first step</text>
+<text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">last step</text>
+<g transform="translate({right - 104},{top + 8})">
+<path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">objects</text>
+<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">background</text></g>
+</svg></figure>"""
+
+
+def tokens_html(
+    tokens: Sequence[str], matched: dict[str, list[int]], unmatched: Sequence[str], auto: bool
+) -> str:
+    """The prompt's tokens as chips; those of objects stand out, missing objects are named."""
+    owner = {position: word for word, positions in matched.items() for position in positions}
+    chips = "".join(
+        f'<span class="asyndm-token{" asyndm-taken" if i in owner else ""}" '
+        f'title="{html.escape(owner.get(i, "not an object"), quote=True)}">'
+        f"{html.escape(token)}</span>"
+        for i, token in enumerate(tokens)
+    )
+    words = ", ".join(html.escape(word) for word in matched) or "none"
+    said = f"Objects {'found in the prompt' if auto else 'as you wrote'}: <b>{words}</b>."
+    if unmatched:
+        missing = ", ".join(html.escape(word) for word in unmatched)
+        said += f' <span class="asyndm-missing">Not in the prompt: {missing}.</span>'
+    return f'<div class="asyndm-tokens"><div>{chips}</div><p>{said}</p></div>'
+
+
+CSS = """
+.asyndm-tokens {font-size: 13px; line-height: 1.9}
+.asyndm-tokens p {margin: 2px 0 0 !important}
+.asyndm-token {display: inline-block; padding: 0 7px; margin: 0 4px 3px 0; border-radius: 6px;
+  line-height: 1.6; background: rgba(120, 130, 145, .13)}
+.asyndm-taken {background: rgba(224, 122, 63, .22); font-weight: 600;
+  box-shadow: inset 0 -2px 0 #e07a3f}
+.asyndm-missing {color: #b4452c !important}
+"""
