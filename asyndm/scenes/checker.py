@@ -46,7 +46,7 @@ class Verdict:
     sentence: str
     objects_right: int  # asked objects that are there, of ``objects_asked``
     objects_asked: int
-    quality: dict[str, float] = field(default_factory=dict)
+    quality: dict[str, float | None] = field(default_factory=dict)
 
 
 def object_mask(pixels: np.ndarray) -> np.ndarray:
@@ -124,7 +124,7 @@ def check(image: Image.Image | np.ndarray, wish: Wish) -> Verdict:
     )
 
 
-def background_quality(image: Image.Image | np.ndarray) -> dict[str, float]:
+def background_quality(image: Image.Image | np.ndarray) -> dict[str, float | None]:
     """How clean the background is, away from the objects.
 
     Returns:
@@ -138,7 +138,7 @@ def background_quality(image: Image.Image | np.ndarray) -> dict[str, float]:
     near_object = ndimage.binary_dilation(object_mask(pixels), iterations=3)
     background = ~near_object
     if background.sum() < 64:
-        return {"noise": float("nan"), "sharpness": float("nan")}
+        return {"noise": None, "sharpness": None}  # no background to speak of
     kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     grain = np.abs(ndimage.convolve(grey, kernel))[background]
     gradient = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))[background] / 8
