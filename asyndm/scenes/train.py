@@ -1,8 +1,8 @@
 """Train the embedded model: ``python -m asyndm.scenes.train --folder FOLDER``.
 
 Stages, each resumable from the folder: draw scenes, fit the encoder and encode them, train UNet
-and text encoder, train the decoder. About 70 minutes on two CPU cores with the defaults, minutes
-on a GPU. ``--export`` writes the averaged weights to the place the package loads them from.
+and text encoder, train the decoder. The shipped weights took 91 minutes on two CPU cores.
+``--export`` writes the averaged weights to the place the package loads them from.
 """
 
 from __future__ import annotations
@@ -232,12 +232,19 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
     parser.add_argument("--export", type=Path, default=WEIGHTS)
+    parser.add_argument(
+        "--start-from", type=Path, help="exported weights to go on from, where no checkpoint is left"
+    )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(2510)
     corpus = load_corpus(args.folder, args.scenes, args.workers)
     model = SceneModel().to(device)
+    if args.start_from and not (args.folder / "diffusion.pt").exists():
+        model.load_state_dict(SceneModel.load(args.start_from).state_dict())
+        torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
+        (args.folder / f"latents_{args.scenes}.pt").unlink(missing_ok=True)  # another encoder's
     autoencoder = fit_encoder(corpus, args.folder, device)
     latents = encode_corpus(corpus, autoencoder, args.folder, device)
     train_diffusion(
