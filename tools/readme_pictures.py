@@ -1,4 +1,4 @@
-"""Make the README's pictures with the embedded model: ``python tools/readme_pictures.py``.
+"""Make the README's pictures with the embedded model: ``PYTHONPATH=. python tools/readme_pictures.py``.
 
 Writes ``docs/asyndm.png`` (one prompt at one seed, three ways, and what steered AsynDM) and
 ``docs/contact_sheet.png`` (64 prompts of the development split, synchronous).
