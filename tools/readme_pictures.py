@@ -1,7 +1,8 @@
-"""Make the README's pictures with the embedded model: ``PYTHONPATH=. python tools/readme_pictures.py``.
+"""Make the README's pictures with the embedded model.
 
-Writes ``docs/asyndm.png`` (one prompt at one seed, three ways, and what steered AsynDM) and
-``docs/contact_sheet.png`` (64 prompts of the development split, synchronous).
+``PYTHONPATH=. python tools/readme_pictures.py --seed 8`` writes ``docs/asyndm.png`` (one prompt at
+one seed, three ways, and what steered AsynDM) and ``docs/contact_sheet.png`` (64 prompts of the
+development split, synchronous).
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def comparison(pipeline: ScenePipeline, prompt: str, seed: int, settings: Settin
         x = left + number * (SIDE + GAP)
         page.paste(enlarge(result.images[method][0], SIDE), (x, HEAD))
         verdict = result.verdicts[method][0]
-        mark = "all right" if verdict.right else verdict.sentence.split("; not asked")[0]
+        wrong = [part for part in verdict.sentence.split("; ") if not part.endswith(": yes")]
+        mark = "all right" if verdict.right else wrong[0]
         pen.text((x + SIDE / 2, HEAD + SIDE + 4), label, "#1f2937", font, anchor="ma")
         colour = "#15803d" if verdict.right else "#b91c1c"
-        pen.text((x + SIDE / 2, HEAD + SIDE + 26), mark[:44], colour, small, anchor="ma")
+        pen.text((x + SIDE / 2, HEAD + SIDE + 26), mark, colour, small, anchor="ma")
     page.paste(strip, ((width - strip.width) // 2, top))
     return page
 

@@ -233,7 +233,9 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
     parser.add_argument("--export", type=Path, default=WEIGHTS)
     parser.add_argument(
-        "--start-from", type=Path, help="exported weights to go on from, where no checkpoint is left"
+        "--start-from",
+        type=Path,
+        help="exported weights to go on from, where no checkpoint is left",
     )
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
