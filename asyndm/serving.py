@@ -61,7 +61,9 @@ def serve(page: gr.Blocks, host: str = "127.0.0.1", port: int = 7860) -> None:
                 f"port: {host}:{port} cannot be used ({error}); choose another with --port."
             ) from None
         app = _Guard(gr.mount_gradio_app(FastAPI(), page, path="/"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        # An open page holds a connection, which must not keep the program alive.
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        server = uvicorn.Server(config)
         address = f"http://{host}:{listener.getsockname()[1]}"
         print(f"AsynDM studio: {address} (Ctrl+C ends it)", flush=True)
         server.run(sockets=[listener])

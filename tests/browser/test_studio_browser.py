@@ -294,3 +294,22 @@ def one_line(page: Page, studio: Studio, begins: str) -> None:
     line = errors.inner_text()
     assert line.startswith(begins) and "\n" not in line
     assert studio.says(line)
+
+
+def test_the_program_ends_although_a_page_waits_for_an_image(tmp_path, chromium):
+    running = Studio(tmp_path)
+    page = chromium.new_page()
+    page.set_default_timeout(PATIENCE)
+    try:
+        page.goto(running.url)
+        page.locator("#studio_generate").wait_for()
+        page.wait_for_timeout(500)
+        write_prompt(page, steps="200")
+        enable(page)
+        page.locator("#studio_generate").click()
+        page.wait_for_timeout(1500)
+        running.process.terminate()
+        running.process.wait(10)
+    finally:
+        running.process.kill()
+        page.close()
