@@ -62,6 +62,18 @@ def object_mask(pixels: np.ndarray) -> np.ndarray:
     return pixels.max(-1) - pixels.min(-1) >= _CHROMA
 
 
+def object_cells(pixels: np.ndarray, cell: int) -> np.ndarray:
+    """bool [B, H / cell, W / cell]: cells of which objects cover a quarter or more.
+
+    Args:
+        pixels: [B, H, W, 3], uint8.
+        cell: pixels a side.
+    """
+    seen = object_mask(pixels)
+    batch, height, width = seen.shape
+    return seen.reshape(batch, height // cell, cell, width // cell, cell).mean((2, 4)) >= 0.25
+
+
 def find_objects(image: Image.Image | np.ndarray) -> list[Seen]:
     """All objects of a 64x64 RGB picture, from left to right."""
     pixels = np.asarray(image, np.float32)

@@ -24,10 +24,9 @@ from asyndm.network import attach
 from asyndm.run import NetworkCall, Rows
 from asyndm.schedule import PixelTime
 
-from .checker import object_mask
+from .checker import object_cells
 from .model import LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
-from .text import COUPLINGS, token_ids, tokenize
-from .train import DROP_PROMPT, encode_corpus, load_corpus
+from .train import drop_prompts, encode_corpus, load_corpus
 
 
 def mixed_timesteps(objects: Tensor, steps: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -74,8 +73,6 @@ def fine_tune(
     generator = torch.Generator().manual_seed(seed)
     alphas = training_alphas()
     log_alphas = alphas.log()
-    unconditional = torch.tensor([token_ids(tokenize("", c)) for c in COUPLINGS])
-    level_of = {int(row[0]): index for index, row in enumerate(unconditional)}
     parts = nn.ModuleList([model.text, model.unet]).requires_grad_(True)
     optimizer = torch.optim.AdamW(parts.parameters(), lr=2e-4, betas=(0.9, 0.98))
     call, steps, start = NetworkCall(), 0, time.monotonic()
@@ -85,10 +82,7 @@ def fine_tune(
             for group in optimizer.param_groups:
                 group["lr"] = 2e-4 * (1 - 0.95 * done)
             rows = torch.randint(len(latents), (batch,), generator=generator)
-            ids = tokens[rows]
-            levels = torch.tensor([level_of[int(first)] for first in ids[:, 0]])
-            dropped = torch.rand(batch, generator=generator) < DROP_PROMPT
-            ids = torch.where(dropped[:, None], unconditional[levels], ids)
+            ids = drop_prompts(tokens[rows], generator)
             clean = latents[rows].float()
             noise = torch.randn(clean.shape, generator=generator)
             timesteps, mask = mixed_timesteps(objects[rows], len(alphas), generator)
@@ -124,10 +118,10 @@ def fine_tune(
 def true_objects(pictures: np.ndarray) -> Tensor:
     """bool [N, 16, 16]: latent cells of which objects cover a quarter or more."""
     cells = [
-        object_mask(chunk).reshape(len(chunk), LATENT_SIZE, PATCH, LATENT_SIZE, PATCH).mean((2, 4))
+        object_cells(chunk, PATCH)
         for chunk in np.array_split(pictures, max(1, len(pictures) // 1000))
     ]
-    return torch.from_numpy(np.concatenate(cells) >= 0.25)
+    return torch.from_numpy(np.concatenate(cells))
 
 
 def main() -> None:

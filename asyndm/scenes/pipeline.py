@@ -22,7 +22,7 @@ from asyndm.settings import RULES, Settings, SettingsError, check_number, check_
 from asyndm.sigmas import SCHEDULES, make_sigmas
 from asyndm.words import ObjectWord, match_objects, objects_of
 
-from .checker import Verdict, check, object_mask
+from .checker import Verdict, check, object_cells
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
 from .text import COUPLINGS, parse_prompt, tokenize
 
@@ -263,7 +263,8 @@ class ScenePipeline:
         """
         if method not in METHODS:
             raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
-        capture = self._capture(prompts, settings, request)
+        objects = [objects_of(prompt, settings.objects) for prompt in prompts]
+        capture = self._capture(prompts, objects, request)
         fixed = method == "asyndm" and settings.mask_source == "fixed"
         calls = request.steps * (2 if fixed else 1)
         base = None
@@ -277,7 +278,7 @@ class ScenePipeline:
                 keep_maps=True,
                 report=report and (lambda step, _: report(step, calls)),
             ).maps
-        curvatures = self._curvatures(prompts, settings)
+        curvatures = self._curvatures(prompts, objects, settings)
         source = self._source(method, settings, request, capture, base, curvatures)
         director = Director.from_settings(settings, self.parametrisation, source, record=record)
         average = MapAverage() if keep_maps else None
@@ -323,34 +324,34 @@ class ScenePipeline:
     def _encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
         return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
 
-    def _objects(self, prompts: Sequence[str], settings: Settings) -> list[tuple[ObjectWord, ...]]:
-        return [objects_of(prompt, settings.objects) for prompt in prompts]
-
     def _capture(
-        self, prompts: Sequence[str], settings: Settings, request: Request
+        self, prompts: Sequence[str], objects: list[tuple[ObjectWord, ...]], request: Request
     ) -> AttentionCapture:
         """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""
         columns = []
-        for prompt, objects in zip(prompts, self._objects(prompts, settings)):
-            matched, _ = match_objects(objects, tokenize(prompt, request.coupling))
-            columns.append([matched.get(word.text, []) for word in objects])
+        for prompt, words in zip(prompts, objects):
+            matched, _ = match_objects(words, tokenize(prompt, request.coupling))
+            columns.append([matched.get(word.text, []) for word in words])
         most = max(map(len, columns))
         return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
 
-    def _curvatures(self, prompts: Sequence[str], settings: Settings) -> list[float]:
+    def _curvatures(
+        self,
+        prompts: Sequence[str],
+        objects: list[tuple[ObjectWord, ...]],
+        settings: Settings,
+    ) -> list[float]:
         """One curvature for each object of the capture.
 
         A batch of several prompts shares the general curvature; an object's own curvature
         belongs to a single prompt (its batch repeats it).
         """
-        lists = self._objects(prompts, settings)
-        most = max(map(len, lists))
         if len(set(prompts)) == 1:
             return [
                 settings.curvature if word.curvature is None else word.curvature
-                for word in lists[0]
+                for word in objects[0]
             ]
-        return [settings.curvature] * most
+        return [settings.curvature] * max(map(len, objects))
 
     def _source(
         self,
@@ -383,9 +384,8 @@ class ScenePipeline:
 
     def _seen_objects(self, step: int, denoised: Tensor) -> Tensor:
         """bool [B, 16, 16]: latent cells at least a quarter covered by what the checker sees."""
-        seen = object_mask(self.model.decode_pixels(denoised).numpy())
-        cells = seen.reshape(len(seen), LATENT_SIZE, PATCH, LATENT_SIZE, PATCH).mean((2, 4))
-        return torch.from_numpy(cells >= 0.25).to(denoised.device)
+        pixels = self.model.decode_pixels(denoised).numpy()
+        return torch.from_numpy(object_cells(pixels, PATCH)).to(denoised.device)
 
 
 def _to_latent(painted: np.ndarray) -> Tensor:

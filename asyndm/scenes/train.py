@@ -126,6 +126,14 @@ def encode_corpus(
     return torch.load(path, weights_only=True)
 
 
+def drop_prompts(ids: Tensor, generator: torch.Generator) -> Tensor:
+    """Token ids [B, MAX_TOKENS] with some prompts emptied but for the context level."""
+    empty = torch.tensor(token_ids(tokenize(""))).repeat(len(ids), 1)
+    empty[:, 0] = ids[:, 0]
+    dropped = torch.rand(len(ids), generator=generator) < DROP_PROMPT
+    return torch.where(dropped[:, None], empty, ids)
+
+
 def train_diffusion(
     model: SceneModel,
     corpus: Corpus,
@@ -153,10 +161,7 @@ def train_diffusion(
     unet = torch.compile(model.unet) if compiled else model.unet
     alphas = training_alphas().to(device)
     tokens = torch.from_numpy(corpus.tokens.astype(np.int64))
-    unconditional = torch.tensor([token_ids(tokenize("", c)) for c in COUPLINGS])
     generator = torch.Generator().manual_seed(4504 + step)
-    # the first token is the context level, so it says which unconditional tokens belong to a row
-    level_of = {int(row[0]): index for index, row in enumerate(unconditional)}
 
     def save() -> None:
         torch.save(
@@ -177,10 +182,7 @@ def train_diffusion(
             warm = min(1.0, (step + 1) / 150)
             group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak=1e-3)
         rows = torch.randint(len(latents), (batch,), generator=generator)
-        ids = tokens[rows]
-        dropped = torch.rand(batch, generator=generator) < DROP_PROMPT
-        levels = torch.tensor([level_of[int(first)] for first in ids[:, 0]])
-        ids = torch.where(dropped[:, None], unconditional[levels], ids).to(device)
+        ids = drop_prompts(tokens[rows], generator).to(device)
         clean = latents[rows].float().to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         timestep = torch.randint(len(alphas), (batch,), generator=generator).to(device)
