@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from asyndm.bench import scenes
 from asyndm.bench.paired import compare, dose_response, mean_over_prompts
@@ -94,6 +95,17 @@ def test_shards_make_up_the_whole_and_nothing_is_drawn_twice(tmp_path, untrained
     assert len(whole) == 6 * 3
     monkeypatch.setattr(untrained, "sample", lambda *a, **k: pytest.fail("drawn again"))
     scenes.main(arguments(tmp_path / "whole"))
+
+
+def test_the_network_runs_in_the_precision_asked_for(tmp_path, untrained):
+    seen = set()
+    untrained.model.unet.conv_in.register_forward_hook(lambda m, a, out: seen.add(out.dtype))
+    scenes.main(arguments(tmp_path / "wide"))
+    assert seen == {torch.float32}
+    scenes.main(arguments(tmp_path / "narrow", "--precision", "bfloat16"))
+    assert seen == {torch.float32, torch.bfloat16}
+    with pytest.raises(SettingsError, match="another precision"):
+        scenes.main(arguments(tmp_path / "wide", "--precision", "bfloat16"))
 
 
 def test_a_run_cut_off_in_a_line_is_resumed(tmp_path, untrained):

@@ -26,6 +26,7 @@ from asyndm.settings import RULES, Settings, SettingsError, check_whole
 from asyndm.sigmas import SCHEDULES
 
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
+PRECISIONS = ("float32", "bfloat16")  # of the network; the sampler stays in float32
 _BATCH = 32
 
 
@@ -124,6 +125,7 @@ def run(
     request: Request,
     folder: Path,
     shard: tuple[int, int] = (0, 1),
+    precision: str = "float32",
 ) -> None:
     """Draw and check whatever the folder does not hold yet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +142,7 @@ def run(
             pairs = [p for p in task.pairs if (task.arm.text, task.coupling, *p) not in done]
             if not pairs:
                 continue
-            drawn = _draw(pipeline, task, pairs, prompts, request)
+            drawn = _draw(pipeline, task, pairs, prompts, request, precision)
             out.writelines(json.dumps(line) + "\n" for line in drawn)
             out.flush()
 
@@ -163,15 +165,17 @@ def _draw(
     pairs: list[tuple[int, int]],
     prompts: list[str],
     request: Request,
+    precision: str,
 ) -> Iterator[dict]:
     texts = [prompts[prompt] for prompt, _ in pairs]
-    sampled = pipeline.sample(
-        texts,
-        [seed_of(*pair) for pair in pairs],
-        task.arm.method,
-        task.arm.settings,
-        replace(request, coupling=task.coupling),
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        sampled = pipeline.sample(
+            texts,
+            [seed_of(*pair) for pair in pairs],
+            task.arm.method,
+            task.arm.settings,
+            replace(request, coupling=task.coupling),
+        )
     pixels = pipeline.model.decode_pixels(sampled.latents).numpy()
     for (prompt, seed), text, picture in zip(pairs, texts, pixels):
         wish = parse_prompt(text)
@@ -211,6 +215,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", choices=SCHEDULES, default="uniform")
     parser.add_argument("--shard", default="1/1", help="part of the work, e.g. 2/3")
     parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of the network, for all methods alike; bfloat16 is faster where the CPU has it",
+    )
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--report-only", action="store_true", help="draw nothing")
     parser.add_argument("--json", type=Path, help="default: report.json in the folder")
@@ -241,13 +251,24 @@ def main(args: argparse.Namespace) -> int:
         "cfg": request.cfg,
         "rule": request.rule,
         "schedule": request.schedule,
+        "precision": args.precision,
     }
     _keep_setup(args.folder, setup)
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.report_only:
         pipeline = ScenePipeline.load(args.weights)
-        run(pipeline, arms, args.couplings, prompts, seeds, request, args.folder, shard)
+        run(
+            pipeline,
+            arms,
+            args.couplings,
+            prompts,
+            seeds,
+            request,
+            args.folder,
+            shard,
+            args.precision,
+        )
     lines = read_results(args.folder)
     summary = summarise(lines, [arm.text for arm in arms], args.couplings, setup)
     if summary is None:

@@ -206,11 +206,12 @@ class AttentionCapture:
         select, weight = self._plan(rows, k.shape[1], q.device)
         if weight is None:
             return
-        q, k = q[select].float(), k[select].float()
-        q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        shares = logits.softmax(dim=-1).mean(dim=1)  # [n, height * width, tokens]
-        maps = (shares @ weight).transpose(1, 2).unflatten(-1, (height, width))
+        with torch.autocast(q.device.type, enabled=False):  # hosts run the network under it
+            q, k = q[select].float(), k[select].float()
+            q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+            shares = logits.softmax(dim=-1).mean(dim=1)  # [n, height * width, tokens]
+            maps = (shares @ weight).transpose(1, 2).unflatten(-1, (height, width))
         if (height, width) != self._grid:
             self._grid = self._grid or (height, width)
             maps = F.interpolate(maps, self._grid, mode="bilinear", align_corners=False)

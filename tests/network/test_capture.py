@@ -93,6 +93,20 @@ def test_maps_are_the_explicit_softmax(case: Case) -> None:
         assert maps.dtype == torch.float32
 
 
+def test_maps_are_float32_where_the_host_autocasts() -> None:
+    """Hosts run the network under autocast; a softmax in half precision loses faint words."""
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 16, 32) * 3, torch.randn(2, TOKENS, 32) * 3
+    rows = Rows.only_cond(2)
+    maps = []
+    for enabled in (False, True):
+        capture = AttentionCapture(COLUMNS)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            capture.record(q, k, 4, 4, 4, rows)
+            maps.append(capture.read())
+    torch.testing.assert_close(*maps, rtol=0, atol=0, equal_nan=True)
+
+
 def available(case: Case) -> list[tuple[int, int]]:
     """Grids of the case's cross-attention, from the inputs its spatial blocks really get."""
     grids, handles = set(), []
