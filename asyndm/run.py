@@ -17,6 +17,7 @@ from asyndm.masks import MaskSource, as_mask
 from asyndm.parametrisation import Parametrisation, align
 from asyndm.schedule import PixelClock, PixelTime, SigmaScale, Size, Steering, resample
 from asyndm.settings import FIRST_STEPS, Settings
+from asyndm.stepping import euler_step
 
 UNCONDITIONAL = -1
 
@@ -169,12 +170,18 @@ class Director:
         curve, origin, first_step: as in :class:`~asyndm.settings.Settings`.
         allowed: [H, W] or [B, H, W], bool or within [0, 1], the region an inpainting run repaints;
             multiplies the mask in every step including the first.
+        window: (start, end), fractions of the intervals; outside, masks do not steer and every
+            pixel keeps its pace.
+        lead: within [0, 1], how far pixels that inpainting keeps run ahead of the host's clock: their
+            distance to go is (1 - lead) times the host's. Needs ``allowed`` and ``known``.
+        known: [B, C, H, W], the clean latents that inpainting keeps.
         timestep: sigma table [R] -> the network's timesteps, if the host rounds them; default: the
             parametrisation's continuous ones.
         record: keep a :class:`History`.
 
     Raises:
-        ValueError: an unknown first step or an ``allowed`` that cannot be used.
+        ValueError: an unknown first step, an ``allowed`` that cannot be used, or a lead without a
+            kept region.
     """
 
     def __init__(
@@ -186,9 +193,14 @@ class Director:
         origin: str = "host",
         first_step: str = "objects",
         allowed: Tensor | None = None,
+        window: tuple[float, float] = (0.0, 1.0),
+        lead: float = 0.0,
+        known: Tensor | None = None,
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
     ) -> None:
+        if lead and (allowed is None or known is None):
+            raise ValueError("lead: only a run that keeps a region of known latents can lead.")
         if first_step not in FIRST_STEPS:
             raise ValueError(f"first_step: {first_step!r} is none of {', '.join(FIRST_STEPS)}.")
         self.parametrisation, self.source = parametrisation, source
@@ -196,6 +208,7 @@ class Director:
         self.allowed = None if allowed is None else as_mask(torch.as_tensor(allowed))
         if self.allowed is not None:
             self.allowed = self.allowed if self.allowed.ndim == 3 else self.allowed[None]
+        self.window, self.lead, self.known = window, lead, known
         self.timestep = timestep or parametrisation.timestep
         self.record = record
         self.call = NetworkCall()
@@ -212,10 +225,11 @@ class Director:
         source: MaskSource,
         *,
         allowed: Tensor | None = None,
+        known: Tensor | None = None,
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
     ) -> Director:
-        """A director with the curve, origin and first step of ``settings``."""
+        """A director with the curve, origin, first step, window and lead of ``settings``."""
         return cls(
             parametrisation,
             source,
@@ -223,6 +237,9 @@ class Director:
             origin=settings.origin,
             first_step=settings.first_step,
             allowed=allowed,
+            window=(settings.start, settings.end),
+            lead=settings.lead if allowed is not None and known is not None else 0.0,
+            known=known,
             timestep=timestep,
             record=record,
         )
@@ -270,7 +287,7 @@ class Director:
         )
         self.history = History() if self.record else None
         while self.clock.step < 0:  # the authors' advance from the virtual timestep 1001
-            self.clock.advance(self._pending)
+            self.clock.advance(self._steering(0))
         return self._announce()
 
     def enter(self, x: Tensor) -> Tensor:
@@ -278,12 +295,19 @@ class Director:
 
         The authors' indexing puts objects of the first call above the host's first noise level
         while leaving the latents as they are *in the network's scaling*; in the sampler's scaling
-        that is a factor. With the host's origin x is returned untouched.
+        that is a factor. With the host's origin x is returned untouched, but for a kept region that
+        leads: its noise is taken down to its own level.
         """
+        if self._leads() is not None:
+            host = torch.tensor(self.clock.scale.sigmas[0]).to(x.device, non_blocking=True)
+            led = euler_step(x, self.known.to(x), host, self.clock_time.sigma_map())
+            x = torch.where(self._leads()[:, None], led.to(x.dtype), x)
         if self.origin == "host":
             return x
         host = torch.tensor(self.clock.scale.sigmas[0], dtype=torch.float32)
         pixel = self.clock.pixel_time.sigma_map()
+        if self._leads() is not None:
+            pixel = torch.where(self._leads()[:, None], host.to(pixel), pixel)
         scale = self.parametrisation.c_in(host.to(x.device, non_blocking=True))
         return (x * (scale / self.parametrisation.c_in(align(pixel, x)))).to(x.dtype)
 
@@ -304,7 +328,7 @@ class Director:
         if self.clock is None or i != self.clock.step:
             at = "no run in progress" if self.clock is None else f"step {self.clock.step} due"
             raise RuntimeError(f"Step {i} cannot be taken: {at}.")
-        steering = self._pending
+        steering = self._steering(i)
         # Also read after the last call: it empties the capture, and the mask is for nobody then.
         self._pending = self._restrict(self.source.levels(i, denoised))
         if i == 0:  # the first mask tells the grid, unless it was known before
@@ -321,8 +345,31 @@ class Director:
         self._pending = None
         self._allowed_here = None
 
+    @property
+    def clock_time(self) -> PixelTime:
+        """The noise levels of the call that is due, a kept region that leads included."""
+        time, leads = self.clock.pixel_time, self._leads()
+        left = self.clock.scale.intervals - self.clock.step
+        if leads is None or left < 0:
+            return time
+        ahead = self.clock.scale.intervals - (1 - self.lead) * left
+        return time.with_region(leads, ahead, self.clock.scale)
+
+    def _leads(self) -> Tensor | None:
+        """[B or 1, H, W] bool, the kept pixels that run ahead; None where there are none."""
+        if not self.lead or self._allowed_here is None:
+            return None
+        return self._allowed_here == 0
+
+    def _steering(self, i: int) -> Steering:
+        """What moves the clocks out of step i: the mask read before, inside the window."""
+        start, end = (round(part * self.clock.scale.intervals) for part in self.window)
+        if start <= i < max(end, start + 1):
+            return self._pending
+        return Steering(torch.zeros_like(self._pending.levels))
+
     def _announce(self) -> PixelTime:
-        time = self.clock.pixel_time
+        time = self.clock_time
         over = self.clock.step > self.clock.scale.intervals
         self.call.pixel_time = None if over else time
         self.call.timestep_table = None if over else self.timestep(time.sigma_table)

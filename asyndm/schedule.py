@@ -183,6 +183,24 @@ class PixelTime:
         columns = _centres(latent_w, grid_w, device)[_centres(width, latent_w, device)]
         return self.index[:, rows[:, None], columns[None, :]]
 
+    def with_region(self, region: Tensor, clock: float, scale: SigmaScale) -> PixelTime:
+        """The same noise levels, but one clock for all of a region.
+
+        Args:
+            region: [B or 1, H, W] bool, at the latents' resolution.
+            clock: of the region's pixels.
+            scale: noise levels of the run.
+        """
+        place = torch.tensor([clock], dtype=torch.float64)
+        sigma = scale.at(place).to(self.sigma_table, non_blocking=True)
+        index = self.index_at(*self.size)
+        return PixelTime(
+            torch.cat([self.sigma_table, sigma]),
+            torch.where(region, len(self.sigma_table), index),
+            torch.cat([self.clock_table, place.to(self.clock_table, non_blocking=True)]),
+            self.size,
+        )
+
     def sigma_map(self) -> Tensor:
         """Noise level of every latent pixel, [B, 1, H, W] float32."""
         return self.sigma_table[self.index_at(*self.size)][:, None]

@@ -41,9 +41,15 @@ class Settings:
     eta: float = 1.0  # noise of the ddpm rule: 1 = DDPM, 0 = DDIM
     smoothing: float = 0.0  # running mean of attention over steps: weight of the past, 0 = off
     soft: bool = False  # masks between 0 and 1 instead of binary ones
+    start: float = 0.0  # masks steer from this fraction of the steps on; earlier = synchronous pace
+    end: float = 1.0  # and up to this one; afterwards every pixel keeps the pace it has
+    lead: float = 0.0  # inpainting: how far the kept region runs ahead; 1 = clean from the start
+    hires: bool = True  # WebUI: the second pass of hires fix is asynchronous too
+    show_masks: bool = False  # WebUI: heat maps and the film of timesteps join the gallery
+    save_masks: bool = False  # WebUI: and are saved beside the images
 
     def __post_init__(self) -> None:
-        for name in ("enabled", "soft"):
+        for name in ("enabled", "soft", "hires", "show_masks", "save_masks"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name}: {getattr(self, name)!r} is neither true nor false.")
         if not isinstance(self.objects, str):
@@ -57,8 +63,15 @@ class Settings:
             ("threshold", 0.0, 10.0),
             ("eta", 0.0, 1.0),
             ("smoothing", 0.0, 0.99),
+            ("start", 0.0, 1.0),
+            ("end", 0.0, 1.0),
+            ("lead", 0.0, 1.0),
         ):
             object.__setattr__(self, name, check_number(name, getattr(self, name), low, high))
+        if self.start >= self.end:
+            raise SettingsError(
+                f"start: {self.start:g} is not before end ({self.end:g}); masks would never steer."
+            )
 
     def changed(self) -> dict[str, Any]:
         """The fields that differ from the defaults, in the order of declaration."""

@@ -70,7 +70,7 @@ def make(
     """
     errors: list[str] = []
     try:
-        settings = ui.settings_of(setting_values)
+        settings = ui.settings_of(setting_values, ui.STUDIO_FIELDS)
     except SettingsError as error:
         errors.append(str(error))
         settings = Settings()
@@ -195,7 +195,7 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=380):
                 form, dice, generate = _build_form()
-                controls = ui.build_accordion(defaults)
+                controls = ui.build_accordion(defaults, fields=ui.STUDIO_FIELDS)
                 with gr.Column(visible=False, elem_id="studio_paint") as paint:
                     drawing = shim.canvas(
                         CANVAS_SIZE, label="Paint where the objects go", elem_id="studio_canvas"

@@ -74,7 +74,24 @@ FACES = {
         advanced=True,
     ),
     "soft": Face("Soft masks", "Between 0 and 1 instead of yes or no.", advanced=True),
+    "start": Face(
+        "Masks steer from", "Fraction of the steps.", span=(0, 0.95, 0.05), advanced=True
+    ),
+    "end": Face("Masks steer up to", "Fraction of the steps.", span=(0.05, 1, 0.05), advanced=True),
+    "lead": Face(
+        "Context lead",
+        "Inpainting: how far the kept region runs ahead; 1 = clean from the start.",
+        span=(0, 1, 0.05),
+    ),
+    "hires": Face("Hires pass too", advanced=True),
+    "show_masks": Face("Show masks", "Heat maps and the film of timesteps join the gallery."),
+    "save_masks": Face("Save masks", "Beside the images.", advanced=True),
 }
+# The studio has no inpainting, no second pass and a film strip of its own; a WebUI has its own eta.
+STUDIO_FIELDS = tuple(
+    name for name in FIELDS if name not in ("lead", "hires", "show_masks", "save_masks")
+)
+WEBUI_FIELDS = tuple(name for name in FIELDS if name != "eta")
 CHOICES = {
     "curve": CURVES,
     "mask_source": MASK_SOURCES,
@@ -88,7 +105,7 @@ class Controls:
     """The components of one accordion.
 
     ``components``: by field name, in the order of the settings' declaration, which is also the
-    order of :meth:`inputs` and of the values that :func:`settings_of` takes.
+    order of :meth:`inputs` and of the values that :meth:`settings_of` takes.
     """
 
     components: dict[str, Any]
@@ -99,35 +116,44 @@ class Controls:
         return list(self.components.values())
 
 
-def settings_of(values: Sequence[Any]) -> Settings:
-    """Settings from the values of :meth:`Controls.inputs`.
+def settings_of(values: Sequence[Any], fields: Sequence[str] = FIELDS) -> Settings:
+    """Settings from the values of :meth:`Controls.inputs`; other fields have their defaults.
 
     Raises:
         SettingsError: a value cannot be used.
     """
-    return Settings.from_dict(dict(zip(FIELDS, values, strict=True)))
+    return Settings.from_dict(dict(zip(fields, values, strict=True)))
 
 
-def values_of(settings: Settings) -> list[Any]:
+def values_of(settings: Settings, fields: Sequence[str] = FIELDS) -> list[Any]:
     """The inverse of :func:`settings_of`."""
-    return [getattr(settings, name) for name in FIELDS]
+    return [getattr(settings, name) for name in fields]
 
 
 def build_accordion(
-    defaults: Settings | None = None, *, open: bool = True, prefix: str = PREFIX
+    defaults: Settings | None = None,
+    *,
+    fields: Sequence[str] = FIELDS,
+    open: bool = True,
+    prefix: str = PREFIX,
 ) -> Controls:
     """The controls inside an accordion of their own (the studio's)."""
     with gr.Accordion("AsynDM", open=open, elem_id=f"{prefix}_accordion"):
-        return build_controls(defaults, prefix=prefix)
+        return build_controls(defaults, fields=fields, prefix=prefix)
 
 
 def build_controls(
-    defaults: Settings | None = None, *, enabled: Any = None, prefix: str = PREFIX
+    defaults: Settings | None = None,
+    *,
+    fields: Sequence[str] = FIELDS,
+    enabled: Any = None,
+    prefix: str = PREFIX,
 ) -> Controls:
     """The controls, laid out in the current block.
 
     Args:
         defaults: what the controls show first.
+        fields: the settings that get a control.
         enabled: a component that already stands for "enabled", such as the WebUI's
             InputAccordion; None = a checkbox is made.
         prefix: of the element ids; the WebUI needs one a tab.
@@ -136,7 +162,7 @@ def build_controls(
     made = {"enabled": enabled} if enabled is not None else {}
 
     def place(name: str) -> None:
-        if name not in made:
+        if name in fields and name not in made:
             made[name] = _component(name, getattr(defaults, name), prefix)
 
     place("enabled")
@@ -150,13 +176,13 @@ def build_controls(
         with gr.Column(min_width=200):
             plot = gr.HTML(curve_svg(defaults.curve, defaults.curvature), elem_id=f"{prefix}_plot")
     place("mask_source")
-    for name in FIELDS:  # a setting that is new and has no face yet is shown here
+    for name in fields:  # a setting that is new and has no face yet is shown here
         if not FACES.get(name, Face("")).advanced:
             place(name)
     with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
-        for name in FIELDS:
+        for name in fields:
             place(name)
-    controls = Controls({name: made[name] for name in FIELDS}, tokens, plot)
+    controls = Controls({name: made[name] for name in fields}, tokens, plot)
     shape = [controls.components["curve"], controls.components["curvature"]]
     for component in shape:
         quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)

@@ -25,7 +25,7 @@ SQUARE = Image.new("L", (64, 64), "white")
 
 def click(form=None, settings=ON, pipeline=None, **more):
     return studio.make(
-        pipeline or FakePipeline(), {**FORM, **(form or {})}, ui.values_of(settings), **more
+        pipeline or FakePipeline(), {**FORM, **(form or {})}, ui.values_of(settings, ui.STUDIO_FIELDS), **more
     )
 
 
@@ -70,8 +70,8 @@ def test_bad_input_is_one_line_and_an_image_where_possible(form, settings, more,
 
 
 def test_a_curvature_out_of_range_from_the_page_is_one_line():
-    values = ui.values_of(ON)
-    values[ui.FIELDS.index("curvature")] = 1.5
+    values = ui.values_of(ON, ui.STUDIO_FIELDS)
+    values[ui.STUDIO_FIELDS.index("curvature")] = 1.5
     made = studio.make(FakePipeline(), FORM, values)
     assert made.errors == ["curvature: 1.5 is out of range; give a number from 0 to 1."]
     assert list(made.result.images) == ["synchronous"]
@@ -92,7 +92,7 @@ def test_a_loaded_mask_reaches_the_pipeline():
 
 def test_a_fault_of_ours_is_said_in_the_page_and_logged(capsys, caplog):
     work = studio._work(FakePipeline(RuntimeError("cable\ncut")), ["coupling", *FORM])
-    values = ["1", *FORM.values(), *ui.values_of(ON)]
+    values = ["1", *FORM.values(), *ui.values_of(ON, ui.STUDIO_FIELDS)]
     shown, result = work(lambda *a, **k: None, None, None, *values)
     assert result is None and "RuntimeError: cable" in shown and "\ncut" not in shown
     assert "asyndm: Error: RuntimeError: cable" in capsys.readouterr().err
@@ -101,7 +101,7 @@ def test_a_fault_of_ours_is_said_in_the_page_and_logged(capsys, caplog):
 
 def test_the_same_lines_stand_in_the_page_and_the_terminal(capsys):
     work = studio._work(FakePipeline(), ["coupling", *FORM])
-    values = ["1", *{**FORM, "steps": 0}.values(), *ui.values_of(ON)]
+    values = ["1", *{**FORM, "steps": 0}.values(), *ui.values_of(ON, ui.STUDIO_FIELDS)]
     shown, _ = work(lambda *a, **k: None, None, None, *values)
     line = capsys.readouterr().err.strip()
     assert line.startswith("asyndm: steps: 0") and "\n" not in line

@@ -55,6 +55,14 @@ def test_the_host_may_bring_the_enabled_switch():
     assert controls.components["curve"].elem_id == "txt2img_asyndm_curve"
 
 
+@pytest.mark.parametrize("fields", [ui.STUDIO_FIELDS, ui.WEBUI_FIELDS])
+def test_studio_and_webui_show_what_they_can_use(fields):
+    with gr.Blocks(analytics_enabled=False):
+        controls = ui.build_controls(fields=fields)
+    assert tuple(controls.components) == fields
+    assert ui.settings_of([c.value for c in controls.inputs()], fields) == Settings()
+
+
 def test_a_setting_without_a_face_is_shown_by_its_type(monkeypatch):
     monkeypatch.setattr(ui, "FACES", {})
     with gr.Blocks(analytics_enabled=False):

@@ -109,11 +109,10 @@ class AttentionCapture:
     def __init__(
         self, columns: Sequence[Sequence[Sequence[Sequence[int]]]], grid: Size | None = None
     ) -> None:
-        self.columns = [[[list(tokens) for tokens in part] for part in image] for image in columns]
-        counts = {len(part) for image in self.columns for part in image}
-        if len(counts) != 1:
-            raise ValueError("columns: every part of every image must list the same objects.")
-        self.batch, self.objects = len(self.columns), counts.pop()
+        self._plans: dict[tuple, tuple] = {}
+        self.objects: int | None = None
+        self.aim(columns)
+        self.batch = len(self.columns)
         self._wanted = grid
         self._grid: Size | None = grid
         self._layers: list[CrossLayer] = []
@@ -122,8 +121,20 @@ class AttentionCapture:
         self._rows: Rows | None = None
         self._pending: dict[nn.Module, dict[str, Tensor]] = {}
         self._inside: dict[nn.Module, Size] = {}
-        self._plans: dict[tuple, tuple] = {}
         self._reset()
+
+    def aim(self, columns: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
+        """Other token positions for the same objects, from here on (prompt editing).
+
+        Raises:
+            ValueError: the parts do not all list the same objects.
+        """
+        columns = [[[list(tokens) for tokens in part] for part in image] for image in columns]
+        counts = {len(part) for image in columns for part in image}
+        if len(counts) != 1 or (self.objects is not None and counts != {self.objects}):
+            raise ValueError("columns: every part of every image must list the same objects.")
+        self.columns, self.objects = columns, counts.pop()
+        self._plans.clear()
 
     @property
     def grid(self) -> Size | None:

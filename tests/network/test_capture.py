@@ -265,6 +265,24 @@ def test_words_that_cannot_be_found_are_one_clear_error(small: Case) -> None:
         AttentionCapture([[[[1]]], [[[1], [2]]]])
 
 
+def test_prompt_editing_aims_the_same_objects_at_other_tokens() -> None:
+    q, k = torch.randn(1, 16, 32), torch.randn(1, TOKENS, 32)
+    rows = Rows.only_cond(1)
+    maps = {}
+    for first, then in (([2], [2]), ([5], [5]), ([2], [5])):
+        capture = AttentionCapture([[[first]]])
+        capture.record(q, k, 4, 4, 4, rows)
+        before = capture.read()
+        capture.aim([[[then]]])
+        capture.record(q, k, 4, 4, 4, rows)
+        maps[first[0], then[0]] = (before, capture.read())
+    assert torch.equal(maps[2, 5][0], maps[2, 2][0])
+    assert torch.equal(maps[2, 5][1], maps[5, 5][1])
+    assert not torch.equal(maps[2, 5][0], maps[2, 5][1])
+    with pytest.raises(ValueError, match="same objects"):
+        capture.aim([[[[1], [2]]]])
+
+
 def test_merged_tokens_are_refused() -> None:
     capture = AttentionCapture(COLUMNS, grid=(4, 4))
     with pytest.raises(UnsupportedNetwork, match="12 tokens on a 4x4 grid"):

@@ -1,0 +1,127 @@
+"""Masks that steer part of a run, and kept regions of inpainting that run ahead."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from core_toys import PARAMETRISATIONS, ToyDenoiser, random_masks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyndm.masks import GivenMasks
+from asyndm.run import Director
+from asyndm.sampling import sample_asyndm, seeded_noise
+from asyndm.schedule import SigmaScale
+from asyndm.settings import Settings, SettingsError
+from asyndm.sigmas import make_sigmas
+
+EVERYWHERE = torch.ones(1, 1, dtype=torch.bool)
+
+
+def clocks(director: Director, sigmas: torch.Tensor) -> list[float]:
+    """The clock of one pixel at every call."""
+    x = torch.zeros(1, 4, 8, 8)
+    seen = []
+    with director.run(x, sigmas) as time:
+        for i in range(len(sigmas) - 1):
+            seen.append(float(time.clock_map().flatten()[0]))
+            time = director.advance(i, x)
+    return seen
+
+
+@given(st.integers(3, 40), st.floats(0, 0.9), st.floats(0.05, 1), st.floats(0.05, 1))
+def test_exposure_grows_inside_the_window_alone(n, start, length, k):
+    end = min(1.0, start + length)
+    parametrisation = PARAMETRISATIONS["eps"]
+    director = Director(parametrisation, GivenMasks(EVERYWHERE, k), window=(start, end))
+    first, last = round(start * n), max(round(end * n), round(start * n) + 1)
+    for i, clock in enumerate(clocks(director, make_sigmas("uniform", n + 1, parametrisation))):
+        exposure = k / n * len(range(first, min(i, last)))
+        assert clock == pytest.approx(n - (n - i) * (1 + exposure), abs=1e-9)
+
+
+def test_a_window_must_have_a_beginning_and_an_end():
+    with pytest.raises(SettingsError, match="start"):
+        Settings(start=0.5, end=0.5)
+
+
+@pytest.mark.parametrize("kind", PARAMETRISATIONS)
+@pytest.mark.parametrize("rule", ["ddpm", "euler", "dpmpp_2m"])
+@pytest.mark.parametrize("lead", [0.3, 1.0])
+def test_a_kept_region_is_the_known_latents_at_its_own_noise_level(kind, rule, lead):
+    """Whatever the rule, the kept pixels stay on clean + noise at (1 - lead) of the way to go."""
+    parametrisation = PARAMETRISATIONS[kind]
+    sigmas = make_sigmas("uniform", 10, parametrisation)[3:]
+    known = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    allowed = torch.zeros(8, 8, dtype=torch.bool)
+    allowed[:, 4:] = True
+    director = Director(
+        parametrisation,
+        random_masks(3, [0.7]),
+        allowed=allowed,
+        lead=lead,
+        known=known,
+    )
+    toy = ToyDenoiser(parametrisation, director)
+    noise = seeded_noise(known, [5, 6])
+    start = noise(None, None)
+    clean = 1 - sigmas[0] if parametrisation.flow else 1.0
+    scale, n = SigmaScale(sigmas, parametrisation), len(sigmas) - 2
+    seen = []
+
+    def inpainting(x, sigma):
+        return torch.where(allowed, toy(x, sigma), known)
+
+    def watch(state):
+        time = director.call.pixel_time
+        i = state["i"]
+        ahead = float(scale.at(torch.tensor(n - (1 - lead) * (n - i), dtype=torch.float64)))
+        kept = time.sigma_map()[:, :, :, :4]
+        torch.testing.assert_close(kept, torch.full_like(kept, ahead))
+        assert (time.sigma_map()[..., 4:] >= float(sigmas[i]) - 1e-5).all()
+        share = 1 - ahead if parametrisation.flow else 1.0
+        seen.append((state["x"] - share * known)[..., :4] / ahead)
+
+    image = sample_asyndm(
+        inpainting,
+        known * clean + start * sigmas[0],
+        sigmas,
+        callback=watch,
+        disable=True,
+        director=director,
+        rule=rule,
+        noise_sampler=noise,
+    )
+    assert len(seen) == n + 1
+    torch.testing.assert_close(seen[0], start[..., :4], rtol=1e-3, atol=1e-3)
+    if rule != "ddpm":  # without fresh noise it stays the noise of the start
+        torch.testing.assert_close(seen[-1], start[..., :4], rtol=1e-2, atol=1e-2)
+    else:
+        assert 0.7 < float(seen[-1].std()) < 1.3
+    torch.testing.assert_close(image[..., :4], known[..., :4], rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_lead_nothing_changes():
+    parametrisation = PARAMETRISATIONS["eps"]
+    sigmas = make_sigmas("uniform", 8, parametrisation)
+    known = torch.randn(1, 4, 8, 8)
+    allowed = torch.arange(64).view(8, 8) % 3 > 0
+    maps = []
+    for extra in ({}, {"lead": 0.0, "known": known}):
+        director = Director(parametrisation, random_masks(1, [0.5]), allowed=allowed, **extra)
+        with director.run(known, sigmas):
+            for i in range(4):
+                time = director.advance(i, known)
+        maps.append(time.sigma_map())
+        assert time.sigma_map()[0, 0][~allowed] == pytest.approx(float(sigmas[4]))
+    assert torch.equal(*maps)
+
+
+def test_a_lead_needs_something_to_keep():
+    parametrisation = PARAMETRISATIONS["eps"]
+    with pytest.raises(ValueError, match="lead"):
+        Director(parametrisation, random_masks(1, [0.5]), lead=0.5)
+    director = Director.from_settings(
+        Settings(lead=0.5), parametrisation, random_masks(1, [0.5]), allowed=torch.ones(8, 8)
+    )
+    assert director.lead == 0  # text to image keeps nothing: the setting waits
