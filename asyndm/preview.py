@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 _INK, _FAINT, _PAPER = "#2d3440", "#7a828e", "#ffffff"
+_HEAT = "#ff7a1a"
 _GAP, _LABELS, _HEADER, _RIGHT = 8, 205, 38, 40
 
 
@@ -85,6 +87,49 @@ def film_strip(film: Film, cell: int = 128) -> Image.Image:
                 image.resize((cell, high), sampling), (_LABELS + column * (cell + _GAP), top)
             )
     return strip
+
+
+def heat_map(image: Image.Image, values: np.ndarray) -> Image.Image:
+    """The image with ``values`` [gh, gw] within 0 and 1 laid over it: nothing at 0, orange at 1."""
+    base = image.convert("RGB")
+    cover = np.clip(np.asarray(values, float), 0, 1)
+    alpha = Image.fromarray(np.uint8(170 * cover)).resize(base.size, Image.BILINEAR)
+    dimmed = Image.blend(base, Image.new("RGB", base.size, "#20242c"), 0.35)
+    return Image.composite(Image.new("RGB", base.size, _HEAT), dimmed, alpha)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One image's masks and timesteps as :func:`film_strip` takes them."""
+
+    masks: list[np.ndarray]
+    timesteps: list[np.ndarray]
+    previews: tuple[Image.Image, ...] = ()
+
+
+def gallery(
+    shots: Sequence[Any], images: Sequence[Image.Image], batch: int, first: int
+) -> Iterator[tuple[int, Image.Image]]:
+    """For every image its heat map (mean mask over the steps) and its film of masks and timesteps.
+
+    Args:
+        shots: of :class:`asyndm.hosts.webui.Shot`, one a sampling run.
+        images: the gallery; the grid, if any, comes first.
+        batch: images a sampling run.
+        first: index of the first image that is no grid.
+
+    Yields:
+        (number of the image, picture). An image that was not made (an interrupt) has none.
+    """
+    for shot in shots:
+        for j in range(shot.frames[0].mask.shape[0] if shot.frames else 0):
+            number = shot.iteration * batch + j
+            if first + number >= len(images):
+                continue
+            masks = [frame.mask[j].numpy() for frame in shot.frames]
+            timesteps = [frame.timestep[j].numpy() for frame in shot.frames]
+            yield number, heat_map(images[first + number], np.mean(masks, axis=0))
+            yield number, film_strip(Steps(masks, timesteps))
 
 
 def _tint(values: np.ndarray, low: float, high: float, name: str) -> Image.Image:

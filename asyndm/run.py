@@ -172,8 +172,8 @@ class Director:
             multiplies the mask in every step including the first.
         window: (start, end), fractions of the intervals; outside, masks do not steer and every
             pixel keeps its pace.
-        lead: within [0, 1], how far pixels that inpainting keeps run ahead of the host's clock: their
-            distance to go is (1 - lead) times the host's. Needs ``allowed`` and ``known``.
+        lead: within [0, 1], how far pixels that inpainting keeps run ahead of the host's clock:
+            their distance to go is (1 - lead) times the host's. Needs ``allowed`` and ``known``.
         known: [B, C, H, W], the clean latents that inpainting keeps.
         timestep: sigma table [R] -> the network's timesteps, if the host rounds them; default: the
             parametrisation's continuous ones.

@@ -97,6 +97,16 @@ class Settings:
         return cls(**values)
 
 
+# Starting points by name: what each changes of the defaults.
+PRESETS = {
+    "default": {},
+    "paper": {"curvature": 1.0, "origin": "paper"},
+    "gentle": {"curvature": 0.25},
+    "strong": {"curvature": 0.9},
+    "edit": {"curvature": 0.5, "mask_source": "given", "lead": 0.5},
+}
+
+
 def check_number(name: str, value: Any, low: float, high: float) -> float:
     """``value`` as a finite float within [low, high].
 

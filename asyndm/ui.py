@@ -17,6 +17,7 @@ from asyndm.settings import (
     FIRST_STEPS,
     MASK_SOURCES,
     ORIGINS,
+    PRESETS,
     Settings,
 )
 
@@ -166,6 +167,7 @@ def build_controls(
             made[name] = _component(name, getattr(defaults, name), prefix)
 
     place("enabled")
+    preset = gr.Radio(list(PRESETS), label="Preset", elem_id=f"{prefix}_preset")
     place("objects")
     tokens = gr.HTML(elem_id=f"{prefix}_tokens")
     place("curve")
@@ -186,7 +188,21 @@ def build_controls(
     shape = [controls.components["curve"], controls.components["curvature"]]
     for component in shape:
         quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)
+    # What the picture is of, and whether the box is ticked, stays the user's.
+    kept = ("enabled", "objects", "show_masks", "save_masks")
+    changed = [name for name in fields if name not in kept]
+    quiet(
+        preset.input,  # not change: it would fire again when a page is restored
+        fn=lambda name: preset_values(name, changed),
+        inputs=preset,
+        outputs=[controls.components[name] for name in changed],
+    )
     return controls
+
+
+def preset_values(name: str | None, fields: Sequence[str]) -> list[Any]:
+    """The values of some controls under a preset."""
+    return values_of(Settings(**PRESETS.get(name or "default", {})), fields)
 
 
 def _component(name: str, value: Any, prefix: str) -> Any:

@@ -24,9 +24,8 @@ SQUARE = Image.new("L", (64, 64), "white")
 
 
 def click(form=None, settings=ON, pipeline=None, **more):
-    return studio.make(
-        pipeline or FakePipeline(), {**FORM, **(form or {})}, ui.values_of(settings, ui.STUDIO_FIELDS), **more
-    )
+    values = ui.values_of(settings, ui.STUDIO_FIELDS)
+    return studio.make(pipeline or FakePipeline(), {**FORM, **(form or {})}, values, **more)
 
 
 def test_ticked_gives_all_three_methods():

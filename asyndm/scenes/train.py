@@ -143,6 +143,7 @@ def train_diffusion(
     batch: int,
     device: torch.device,
     compiled: bool,
+    peak: float = 1e-3,
 ) -> SceneModel:
     """v-prediction, uniform timesteps; returns the exponential average of the weights."""
     path = folder / "diffusion.pt"
@@ -180,7 +181,7 @@ def train_diffusion(
     while spent < minutes * 60:
         for group in optimizer.param_groups:
             warm = min(1.0, (step + 1) / 150)
-            group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak=1e-3)
+            group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak)
         rows = torch.randint(len(latents), (batch,), generator=generator)
         ids = drop_prompts(tokens[rows], generator).to(device)
         clean = latents[rows].float().to(device)
@@ -231,6 +232,12 @@ def main() -> None:
     parser.add_argument("--decoder-minutes", type=float, default=6)
     parser.add_argument("--minutes", type=float, default=62, help="for the diffusion model")
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument(
+        "--learning-rate",
+        type=float,
+        default=1e-3,
+        help="its peak; a training that goes on near the end of its minutes has little of it left",
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
     parser.add_argument("--export", type=Path, default=WEIGHTS)
@@ -252,7 +259,15 @@ def main() -> None:
     autoencoder = fit_encoder(corpus, args.folder, device)
     latents = encode_corpus(corpus, autoencoder, args.folder, device)
     train_diffusion(
-        model, corpus, latents, args.folder, args.minutes, args.batch, device, args.compile
+        model,
+        corpus,
+        latents,
+        args.folder,
+        args.minutes,
+        args.batch,
+        device,
+        args.compile,
+        args.learning_rate,
     )
     train_decoder(autoencoder, corpus, args.folder, args.decoder_minutes, device)
     model.autoencoder.load_state_dict(autoencoder.state_dict())

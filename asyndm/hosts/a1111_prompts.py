@@ -1,0 +1,179 @@
+"""AUTOMATIC1111: where a prompt's objects lie among the tokens the network sees.
+
+A1111 splits a prompt at AND, lets ``[a:b:0.5]`` change it over the steps, and encodes it in chunks
+of 77 tokens (BREAK starts a new one): position = 77 * chunk + index. All of that is asked of the
+host's own functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modules import prompt_parser, shared
+
+from asyndm.words import ObjectWord, match_objects, objects_of
+
+_CHUNK = 77
+# What the tokens of a textual inversion are called, whose ids say nothing; a word of its own.
+_NAMELESS = "</w>"
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One part of a prompt over the steps: up to ``ends[i]`` (inclusive) ``texts[i]`` is shown."""
+
+    ends: tuple[int, ...]
+    texts: tuple[str, ...]
+
+    def text(self, step: int) -> str:
+        """As the host picks it: the first entry that has not ended, else the first of all."""
+        for end, text in zip(self.ends, self.texts):
+            if step <= end:
+                return text
+        return self.texts[0]
+
+
+class PromptWords:
+    """The objects of a batch's prompts and their token positions, step by step.
+
+    Args:
+        prompts: [B], as the host encodes them (extra networks taken out).
+        expression: the user's object words, "" = found in each prompt.
+        conditioning: the host's ``MulticondLearnedConditioning`` of these prompts.
+        steps, hires_steps: what the host scheduled the prompts with.
+
+    Attributes:
+        objects: [B] of tuples; all filled up to the same number with None.
+        matched: token positions by word over all parts and steps, of the first image that has it.
+        unmatched: words that no prompt holds.
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[str],
+        expression: str,
+        conditioning: Any,
+        steps: int,
+        hires_steps: int | None,
+    ) -> None:
+        self._positions: dict[tuple[str, str], list[int]] = {}
+        self._tokens: dict[str, tuple[list[str], dict[int, list[int]]]] = {}
+        found = [objects_of(prompt, expression) for prompt in prompts]
+        most = max(map(len, found))
+        self.objects: list[tuple[ObjectWord | None, ...]] = [
+            words + (None,) * (most - len(words)) for words in found
+        ]
+        self._timelines = [
+            _timelines(prompt, parts, steps, hires_steps)
+            for prompt, parts in zip(prompts, conditioning.batch)
+        ]
+        self.matched: dict[str, list[int]] = {}
+        missing: dict[str, None] = {}
+        for words, timelines in zip(found, self._timelines):
+            for word in words:
+                texts = [text for timeline in timelines for text in timeline.texts]
+                at = sorted({p for text in texts for p in self._find(word, text)})
+                if at:
+                    self.matched.setdefault(word.text, at)
+                else:
+                    missing[word.text] = None
+        self.unmatched = [word for word in missing if word not in self.matched]
+
+    def columns(self, step: int) -> list[list[list[list[int]]]]:
+        """``[image][part][object]`` -> token positions in what is shown at a step."""
+        return [
+            [
+                [self._find(word, timeline.text(step)) if word else [] for word in words]
+                for timeline in timelines
+            ]
+            for words, timelines in zip(self.objects, self._timelines)
+        ]
+
+    def curvatures(self, general: float) -> list[float]:
+        """One an object. Only words the user wrote have their own, and those are in all images."""
+        first = self.objects[0]
+        return [
+            general if word is None or word.curvature is None else word.curvature for word in first
+        ]
+
+    def _find(self, word: ObjectWord, text: str) -> list[int]:
+        key = (word.text, text)
+        if key not in self._positions:
+            tokens, embeddings = self._tokenize(text)
+            matched, _ = match_objects([word], tokens)
+            at = matched.get(word.text, [])
+            # A textual inversion is found by its first vector and takes the others along.
+            self._positions[key] = sorted({q for p in at for q in embeddings.get(p, [p])})
+        return self._positions[key]
+
+    def _tokenize(self, text: str) -> tuple[list[str], dict[int, list[int]]]:
+        if text not in self._tokens:
+            self._tokens[text] = tokenize(text)
+        return self._tokens[text]
+
+
+def tokenize(text: str) -> tuple[list[str], dict[int, list[int]]]:
+    """The tokens of a text as the loaded model sees them.
+
+    Returns:
+        (strings by position, for the first position of each textual inversion all of its).
+    """
+    encoder = _text_encoder()
+    chunks, _ = encoder.tokenize_line(text)
+    tokens: list[str] = []
+    embeddings: dict[int, list[int]] = {}
+    for number, chunk in enumerate(chunks):
+        words = _strings(encoder, chunk.tokens)
+        for fix in chunk.fixes:
+            first = fix.offset + 1  # the start token is not counted in the offset
+            vectors = range(first, first + int(fix.embedding.vectors))
+            for position in vectors:
+                words[position] = _NAMELESS
+            words[first] = fix.embedding.name + "</w>"
+            place = number * _CHUNK
+            embeddings[place + first] = [place + position for position in vectors]
+        tokens += words
+    return tokens, embeddings
+
+
+def _text_encoder() -> Any:
+    """The encoder whose positions the cross-attention sees: SDXL has several, alike in position."""
+    model = shared.sd_model.cond_stage_model
+    for encoder in (model, *getattr(model, "embedders", ())):
+        if hasattr(encoder, "tokenize_line"):
+            return encoder
+    raise ValueError("AsynDM: this model's text encoder does not say how it reads a prompt.")
+
+
+def _strings(encoder: Any, ids: Sequence[int]) -> list[str]:
+    """CLIP's pieces by id: transformers' tokeniser for SD 1, open_clip's for SD 2."""
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return tokenizer.convert_ids_to_tokens(list(ids))
+    from modules import sd_hijack_open_clip  # carries open_clip's own tokeniser
+
+    decoder = sd_hijack_open_clip.tokenizer.decoder
+    return [decoder.get(int(number), _NAMELESS) for number in ids]
+
+
+def _timelines(
+    prompt: str, parts: Sequence[Any], steps: int, hires_steps: int | None
+) -> list[Timeline]:
+    """One an AND part of one prompt, in the order of the host's rows."""
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list([prompt])
+    texts = [flat[index] for index, _ in indexes[0]]
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
+        texts, steps, hires_steps, shared.opts.use_old_scheduling
+    )
+    timelines = []
+    for number, part in enumerate(parts):
+        ends = tuple(entry.end_at_step for entry in part.schedules)
+        entries = schedules[number] if number < len(schedules) else []
+        if len(entries) == len(ends):
+            timelines.append(Timeline(ends, tuple(text for _, text in entries)))
+        else:  # another extension made this conditioning: take the words as they stand
+            text = texts[number] if number < len(texts) else ""
+            timelines.append(Timeline((ends[-1],), (text,)))
+    return timelines

@@ -1,0 +1,188 @@
+"""What every WebUI shares: its script arguments, its samplers' twins, its gallery.
+
+Knows the WebUI's conventions but imports nothing of a host.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from asyndm.run import Frame
+from asyndm.settings import Settings, SettingsError
+from asyndm.ui import WEBUI_FIELDS, settings_of
+
+TITLE = "AsynDM"
+# On the processing object: the plan of the run in progress.
+ATTRIBUTE = "asyndm_plan"
+
+
+@dataclass(frozen=True)
+class SamplerFace:
+    """A sampler of ours: its name in the host, its rule, the host's sampler it is the twin of."""
+
+    name: str
+    rule: str
+    twin: str
+
+
+# No name may end in a space and a schedule's name: the host would cut it there.
+SAMPLERS = (
+    SamplerFace("AsynDM", "ddpm", "Euler a"),
+    SamplerFace("AsynDM Euler", "euler", "Euler"),
+    SamplerFace("AsynDM DPM++ 2M", "dpmpp_2m", "DPM++ 2M"),
+)
+_OWN = {face.name: face for face in SAMPLERS}
+_TWINS = {**{face.twin: face for face in SAMPLERS}, "DDIM": _OWN["AsynDM Euler"]}
+
+
+def is_own(sampler: str) -> bool:
+    """True for a sampler of ours."""
+    return sampler in _OWN
+
+
+def face_for(sampler: str) -> tuple[SamplerFace, bool]:
+    """(our sampler for the one the user selected, whether it is its equal)."""
+    face = _OWN.get(sampler) or _TWINS.get(sampler)
+    return (face, True) if face else (SAMPLERS[0], False)
+
+
+@dataclass
+class Shot:
+    """What one sampling run left to look at: steps by image of the batch."""
+
+    iteration: int
+    hires: bool
+    objects: str  # what was matched, in words
+    frames: list[Frame]
+
+
+@dataclass
+class Plan:
+    """What the user asked of one job, and what became of it.
+
+    Attributes:
+        settings: None where they cannot be used; then everything is synchronous.
+        painted: float [H, W] within [0, 1], the mask painted or sent for mask source "given".
+        notes: one line each, for the user; every line once.
+        shots: one a sampling run, where masks are to be shown.
+    """
+
+    settings: Settings | None
+    painted: np.ndarray | None = None
+    notes: list[str] = field(default_factory=list)
+    shots: list[Shot] = field(default_factory=list)
+
+    @property
+    def on(self) -> bool:
+        return self.settings is not None and self.settings.enabled
+
+
+def make_plan(
+    arguments: Sequence[Any], sampler: str, axes: Mapping[str, Any] | None = None
+) -> Plan:
+    """The plan for a job.
+
+    Args:
+        arguments: of the script: the values of the accordion in its order and the painted
+            mask, or one dictionary (API), see :func:`read_arguments`.
+        sampler: that the user selected; one of ours means on.
+        axes: what an X/Y/Z cell changes.
+
+    Returns:
+        A plan; where the input cannot be used it has no settings, and a note that says why.
+    """
+    try:
+        settings, painted = read_arguments(arguments)
+        axes = dict(axes or {})
+        settings = replace(settings, **axes) if axes else settings
+        if is_own(sampler) and "enabled" not in axes:
+            settings = replace(settings, enabled=True)
+        if settings.lead and settings.origin == "paper":
+            raise SettingsError("lead: the paper's clock cannot lead; set 'Clock starts' to host.")
+        return Plan(settings, painted)
+    except SettingsError as error:
+        return Plan(None, notes=[f"AsynDM: {error} The image is synchronous."])
+
+
+def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | None]:
+    """Settings and painted mask from a script's arguments.
+
+    A dictionary at the first place is the API's form: settings by name, and "mask", a picture
+    in base64 (white = object). It means on unless it says otherwise.
+
+    Raises:
+        SettingsError: something that cannot be used, in one line.
+    """
+    arguments = list(arguments)
+    if arguments and isinstance(arguments[0], dict):
+        values = dict(arguments[0])
+        mask = values.pop("mask", None)
+        values.setdefault("enabled", True)
+        return Settings.from_dict(values), decode_mask(mask)
+    count = len(WEBUI_FIELDS)
+    if len(arguments) < count:
+        defaults = [getattr(Settings(), name) for name in WEBUI_FIELDS]
+        arguments += defaults[len(arguments) :]
+    settings = settings_of(arguments[:count], WEBUI_FIELDS)
+    # A picture left in the accordion is nobody's business while another mask source is chosen.
+    painted = (*arguments, None)[count] if settings.mask_source == "given" else None
+    return settings, decode_mask(painted)
+
+
+def decode_mask(value: Any) -> np.ndarray | None:
+    """A mask as float [H, W] within [0, 1], or None.
+
+    Args:
+        value: None or "", a picture in base64 (also as a data URL), a PIL image, an array.
+
+    Raises:
+        SettingsError: no picture, or an empty one.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, str):
+        try:
+            data = base64.b64decode(value.partition("base64,")[2] or value, validate=True)
+            value = Image.open(io.BytesIO(data))
+            value.load()
+        except (binascii.Error, ValueError, OSError, Image.DecompressionBombError):
+            raise SettingsError("mask: this is not a picture in base64 (PNG or JPEG).") from None
+    if isinstance(value, Image.Image):
+        flat = Image.new("RGBA", value.size, "black")
+        flat.alpha_composite(value.convert("RGBA"))
+        value = np.asarray(flat.convert("L")) / 255
+    try:
+        mask = np.asarray(value, float)
+    except (TypeError, ValueError):
+        mask = np.zeros(0)
+    if mask.ndim != 2 or not mask.size or not 0 <= mask.min() <= mask.max() <= 1:
+        raise SettingsError("mask: a picture is needed, white where the object is.")
+    if not mask.any():
+        raise SettingsError("mask: it is empty; paint where the object shall be.")
+    return mask
+
+
+def mask_cells(painted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """bool [H, W] at the latents' size: cells of which at least half is painted.
+
+    A fine stroke that covers no half cell takes the most covered one, rather than nothing.
+    """
+    picture = Image.fromarray(np.uint8(np.round(painted * 255)))
+    cells = np.asarray(picture.resize(size[::-1], Image.Resampling.BOX))
+    return cells >= 128 if (cells >= 128).any() else cells == cells.max()
+
+
+def describe_match(matched: Mapping[str, Sequence[int]]) -> str:
+    """``dog (token 5), red cat (tokens 8, 9)``."""
+    return ", ".join(
+        f"{word} (token{'s' if len(at) > 1 else ''} {', '.join(map(str, at))})"
+        for word, at in matched.items()
+    )

@@ -1,0 +1,101 @@
+"""The AlwaysOn script of the WebUI: accordion values -> settings -> a plan on the job.
+
+Thin: what a host does is in ``asyndm.hosts``, what a user sees in ``asyndm.ui``.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+from modules import images, script_callbacks, scripts
+from modules.ui_components import InputAccordion
+
+from asyndm import infotext, preview, ui, xyz
+from asyndm.hosts import a1111 as host
+from asyndm.hosts import webui
+from asyndm.hosts.gradio_shim import upload
+
+try:
+    from modules.infotext_utils import PasteField
+except ImportError:  # v1.9 takes plain pairs
+
+    def PasteField(component, target):
+        return component, target
+
+
+class AsynDMScript(scripts.Script):
+    """AsynDM in txt2img and img2img."""
+
+    def title(self):
+        return webui.TITLE
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        prefix = f"{'img2img' if is_img2img else 'txt2img'}_asyndm"
+        with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
+            controls = ui.build_controls(fields=ui.WEBUI_FIELDS, enabled=enabled, prefix=prefix)
+            with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
+                mask = upload(label="White = object", elem_id=f"{prefix}_mask")
+        self.infotext_fields = [
+            PasteField(component, _pasted(name))
+            for name, component in controls.components.items()
+        ]
+        self.paste_field_names = [infotext.KEY]
+        return [*controls.inputs(), mask]
+
+    def before_process(self, p, *arguments):
+        p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
+        p.extra_generation_params.pop(infotext.KEY, None)
+        p.extra_generation_params.pop(infotext.NOTE_KEY, None)
+        plan = webui.make_plan(arguments, p.sampler_name, getattr(p, xyz.ATTRIBUTE, None))
+        if plan.settings is not None and not plan.on:
+            return
+        setattr(p, webui.ATTRIBUTE, plan)
+        host.announce(p, plan)
+        if plan.on:
+            p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
+
+    def process_before_every_sampling(self, p, *arguments, **kwargs):
+        plan = getattr(p, webui.ATTRIBUTE, None)
+        if plan is not None and plan.on:
+            host.take_over_sampler(p, plan)
+
+    def postprocess(self, p, processed, *arguments):
+        plan = p.__dict__.pop(webui.ATTRIBUTE, None)
+        if plan is None or not plan.on or not plan.shots:
+            return
+        for index, picture in preview.gallery(
+            plan.shots, processed.images, p.batch_size, processed.index_of_first_image
+        ):
+            if plan.settings.show_masks:
+                processed.images.append(picture)
+                processed.infotexts.append(processed.infotext(p, index))
+            if plan.settings.save_masks:
+                images.save_image(
+                    picture,
+                    p.outpath_samples,
+                    "",
+                    processed.all_seeds[index],
+                    processed.all_prompts[index],
+                    "png",
+                    info=processed.infotext(p, index),
+                    p=p,
+                    suffix="-asyndm",
+                )
+
+
+def _pasted(name):
+    """The value of one control for pasted image parameters."""
+    return lambda parameters: getattr(infotext.pasted(parameters), name)
+
+
+def _add_axes():
+    for data in scripts.scripts_data:
+        if data.script_class.__module__ == "xyz_grid.py":
+            xyz.add_axes(data.module)
+
+
+host.register_samplers()
+script_callbacks.on_cfg_denoiser(host.on_cfg_denoiser)
+script_callbacks.on_before_ui(_add_axes)

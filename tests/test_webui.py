@@ -1,0 +1,165 @@
+"""What all WebUIs share: script arguments, twins of samplers, masks, X/Y/Z axes."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
+
+from hypothesis import given  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from asyndm import ui, xyz  # noqa: E402
+from asyndm.hosts import webui  # noqa: E402
+from asyndm.settings import Settings, SettingsError  # noqa: E402
+
+# Names, labels and aliases of the host's schedules: a sampler's name must not end in one.
+SCHEDULES = """Automatic Uniform Karras Exponential Polyexponential Optimal Steps Simple Normal
+DDIM Beta Turbo""".split()
+
+
+def base64_of(picture: Image.Image) -> str:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def test_no_samplers_name_is_cut_by_the_host():
+    for face in webui.SAMPLERS:
+        assert not any(face.name.endswith(f" {word}") for word in SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("selected", "rule", "equal"),
+    [
+        ("AsynDM", "ddpm", True),
+        ("Euler a", "ddpm", True),
+        ("Euler", "euler", True),
+        ("DDIM", "euler", True),
+        ("DPM++ 2M", "dpmpp_2m", True),
+        ("AsynDM DPM++ 2M", "dpmpp_2m", True),
+        ("UniPC", "ddpm", False),
+    ],
+)
+def test_the_twin_of_what_the_user_selected(selected, rule, equal):
+    face, same = webui.face_for(selected)
+    assert (face.rule, same) == (rule, equal)
+
+
+def test_positions_and_dictionary_say_the_same():
+    chosen = Settings(True, "cat:0.3, dog", "exponential", 0.7)
+    positional, _ = webui.read_arguments([*ui.values_of(chosen, ui.WEBUI_FIELDS), None])
+    by_name, _ = webui.read_arguments(
+        [{"objects": "cat:0.3, dog", "curve": "exponential", "curvature": 0.7}]
+    )
+    assert positional == by_name == chosen
+    assert webui.read_arguments([])[0] == Settings()
+    assert webui.read_arguments([True])[0] == Settings(enabled=True)
+    assert not webui.read_arguments([{"enabled": False}])[0].enabled
+
+
+def test_selecting_a_sampler_of_ours_means_on():
+    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    assert not webui.make_plan(off, "Euler a").on
+    assert webui.make_plan(off, "AsynDM Euler").on
+    assert not webui.make_plan(off, "AsynDM", {"enabled": False}).on  # an axis over enabling
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [{"curvature": 7}],
+        [{"colour": "red"}],
+        [{"mask": "no picture", "mask_source": "given"}],
+        [{"enabled": "yes"}],
+        [True, 7, "quadratic"],
+    ],
+)
+def test_a_wrong_value_is_one_line_and_nothing_else(arguments):
+    plan = webui.make_plan(arguments, "Euler a")
+    assert plan.settings is None and not plan.on
+    (line,) = plan.notes
+    assert line.startswith("AsynDM: ") and line.endswith("The image is synchronous.")
+    assert "\n" not in line
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "x"])
+
+
+@given(
+    st.lists(json_values, max_size=20)
+    | st.dictionaries(names, json_values, max_size=6).map(lambda values: [values])
+)
+def test_no_payload_crashes(arguments):
+    plan = webui.make_plan(arguments, "AsynDM")
+    assert plan.on or plan.notes or plan.settings == Settings(enabled=False)
+
+
+def test_masks_from_a_client():
+    picture = Image.new("L", (20, 10))
+    picture.paste(255, (0, 0, 10, 10))
+    for value in (base64_of(picture), "data:image/png;base64," + base64_of(picture), picture):
+        mask = webui.decode_mask(value)
+        assert mask.shape == (10, 20) and mask[:, :10].all() and not mask[:, 10:].any()
+    assert webui.decode_mask(None) is None and webui.decode_mask(" ") is None
+    with pytest.raises(SettingsError, match="empty"):
+        webui.decode_mask(Image.new("L", (8, 8)))
+    for value in ("&&&", base64.b64encode(b"text").decode(), np.zeros((2, 2, 2)), 3):
+        with pytest.raises(SettingsError, match="^mask"):
+            webui.decode_mask(value)
+
+
+def test_mask_cells_cover_half_or_the_most_covered():
+    painted = np.zeros((64, 96))
+    painted[:32, :48] = 1
+    cells = webui.mask_cells(painted, (8, 12))
+    assert cells[:4, :6].all() and cells.sum() == 24
+    stroke = np.zeros((64, 64))
+    stroke[3, 3] = 1
+    assert webui.mask_cells(stroke, (8, 8)).sum() == 1
+
+
+class AxisOption(SimpleNamespace):
+    """The host's, as far as an axis of ours uses it."""
+
+    def __init__(self, label, type, apply, format_value=None, confirm=None, choices=None):
+        super().__init__(**{k: v for k, v in locals().items() if k not in ("self", "__class__")})
+
+
+def test_an_axis_for_every_setting_once():
+    grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[])
+    xyz.add_axes(grid)
+    xyz.add_axes(grid)
+    assert len(grid.axis_options) == len(ui.WEBUI_FIELDS)
+    assert len({option.label for option in grid.axis_options}) == len(ui.WEBUI_FIELDS)
+
+
+def test_an_axis_changes_its_own_cell_alone():
+    grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[])
+    xyz.add_axes(grid)
+    options = dict(zip(ui.WEBUI_FIELDS, grid.axis_options))
+    job = SimpleNamespace(prompt="x")
+    first, second = copy.copy(job), copy.copy(job)
+    options["curvature"].apply(first, 0.9, [0.9])
+    options["soft"].apply(first, "true", ["true"])
+    options["curvature"].apply(second, 0.1, [0.1])
+    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    plan = webui.make_plan(off, "AsynDM", getattr(first, xyz.ATTRIBUTE))
+    assert plan.settings == Settings(enabled=True, curvature=0.9, soft=True)
+    assert getattr(second, xyz.ATTRIBUTE) == {"curvature": 0.1}
+    assert not hasattr(job, xyz.ATTRIBUTE)
+    with pytest.raises(RuntimeError, match="curvature"):
+        options["curvature"].confirm(job, [0.2, 3.0])
+    assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]
