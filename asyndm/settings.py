@@ -16,6 +16,21 @@ MASK_SOURCES = ("dynamic", "fixed", "given")
 FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
 RULES = ("ddpm", "euler", "dpmpp_2m")
+CHOICES = {
+    "curve": CURVES,
+    "mask_source": MASK_SOURCES,
+    "first_step": FIRST_STEPS,
+    "origin": ORIGINS,
+}
+RANGES = {
+    "curvature": (0.0, 1.0),
+    "threshold": (0.0, 10.0),
+    "eta": (0.0, 1.0),
+    "smoothing": (0.0, 0.99),
+    "start": (0.0, 1.0),
+    "end": (0.0, 1.0),
+    "lead": (0.0, 1.0),
+}
 
 
 class SettingsError(ValueError):
@@ -54,19 +69,9 @@ class Settings:
                 raise SettingsError(f"{name}: {getattr(self, name)!r} is neither true nor false.")
         if not isinstance(self.objects, str):
             raise SettingsError(f"objects: {self.objects!r} is not text; write e.g. 'shark, bike'.")
-        _check_choice("curve", self.curve, CURVES)
-        _check_choice("mask_source", self.mask_source, MASK_SOURCES)
-        _check_choice("first_step", self.first_step, FIRST_STEPS)
-        _check_choice("origin", self.origin, ORIGINS)
-        for name, low, high in (
-            ("curvature", 0.0, 1.0),
-            ("threshold", 0.0, 10.0),
-            ("eta", 0.0, 1.0),
-            ("smoothing", 0.0, 0.99),
-            ("start", 0.0, 1.0),
-            ("end", 0.0, 1.0),
-            ("lead", 0.0, 1.0),
-        ):
+        for name, choices in CHOICES.items():
+            _check_choice(name, getattr(self, name), choices)
+        for name, (low, high) in RANGES.items():
             object.__setattr__(self, name, check_number(name, getattr(self, name), low, high))
         if self.start >= self.end:
             raise SettingsError(

@@ -12,14 +12,7 @@ import gradio as gr
 
 from asyndm.hosts.gradio_shim import quiet
 from asyndm.schedule import advance_distance
-from asyndm.settings import (
-    CURVES,
-    FIRST_STEPS,
-    MASK_SOURCES,
-    ORIGINS,
-    PRESETS,
-    Settings,
-)
+from asyndm.settings import CHOICES, PRESETS, Settings
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id
@@ -93,12 +86,6 @@ STUDIO_FIELDS = tuple(
     name for name in FIELDS if name not in ("lead", "hires", "show_masks", "save_masks")
 )
 WEBUI_FIELDS = tuple(name for name in FIELDS if name != "eta")
-CHOICES = {
-    "curve": CURVES,
-    "mask_source": MASK_SOURCES,
-    "first_step": FIRST_STEPS,
-    "origin": ORIGINS,
-}
 
 
 @dataclass

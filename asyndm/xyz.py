@@ -6,18 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from asyndm.settings import CURVES, FIRST_STEPS, MASK_SOURCES, ORIGINS, Settings, SettingsError
+from asyndm.settings import CHOICES, Settings, SettingsError
 from asyndm.ui import FACES, WEBUI_FIELDS
 
 PREFIX = "[AsynDM] "
 # On the processing object: what the axes of this cell changed, by field.
 ATTRIBUTE = "asyndm_axes"
-_CHOICES = {
-    "curve": CURVES,
-    "mask_source": MASK_SOURCES,
-    "first_step": FIRST_STEPS,
-    "origin": ORIGINS,
-}
 
 
 def add_axes(grid: Any) -> None:
@@ -34,7 +28,7 @@ def add_axes(grid: Any) -> None:
 
 
 def _axis(grid: Any, label: str, name: str, kind: type) -> Any:
-    choices = ("true", "false") if kind is bool else _CHOICES.get(name)
+    choices = ("true", "false") if kind is bool else CHOICES.get(name)
     extra = {"choices": lambda: list(choices)} if choices else {}
     return grid.AxisOption(
         label,

@@ -38,8 +38,7 @@ class AsynDMScript(scripts.Script):
             with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
                 mask = upload(label="White = object", elem_id=f"{prefix}_mask")
         self.infotext_fields = [
-            PasteField(component, _pasted(name))
-            for name, component in controls.components.items()
+            PasteField(component, _pasted(name)) for name, component in controls.components.items()
         ]
         self.paste_field_names = [infotext.KEY]
         return [*controls.inputs(), mask]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import copy
 import io
+import json
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +21,7 @@ from PIL import Image  # noqa: E402
 
 from asyndm import ui, xyz  # noqa: E402
 from asyndm.hosts import webui  # noqa: E402
-from asyndm.settings import Settings, SettingsError  # noqa: E402
+from asyndm.settings import PRESETS, Settings, SettingsError  # noqa: E402
 
 # Names, labels and aliases of the host's schedules: a sampler's name must not end in one.
 SCHEDULES = """Automatic Uniform Karras Exponential Polyexponential Optimal Steps Simple Normal
@@ -105,6 +108,43 @@ names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "x"])
 def test_no_payload_crashes(arguments):
     plan = webui.make_plan(arguments, "AsynDM")
     assert plan.on or plan.notes or plan.settings == Settings(enabled=False)
+
+
+def test_the_schema_is_what_is_read_and_what_the_readme_says():
+    schema = webui.schema()
+    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask"}
+    for name, described in schema["properties"].items():
+        if name in ("mask", "mask_source", "start", "end", "lead", "origin"):
+            continue
+        accepted = described.get("enum") or [described["default"]]
+        refused = ["?"] if "enum" in described else []
+        if described.get("type") == "number":
+            accepted = [described["minimum"], described["maximum"]]
+            refused = [described["minimum"] - 0.1, described["maximum"] + 0.1, "much"]
+        elif described.get("type") == "boolean":
+            accepted, refused = [True, False], ["?"]
+        for value in accepted:
+            assert getattr(webui.read_arguments([{name: value}])[0], name) == value
+        for value in refused:
+            with pytest.raises(SettingsError, match=f"^{name}"):
+                webui.read_arguments([{name: value}])
+    with pytest.raises(SettingsError, match="^eta"):
+        webui.read_arguments([{"eta": 1}])
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    block = re.search(r"```json schema\n(.*?)```", readme, re.DOTALL).group(1)
+    assert json.loads(block) == schema
+
+
+@pytest.mark.parametrize("language", ["zh_CN", "ja_JP"])
+def test_everything_a_user_reads_is_translated(language):
+    path = Path(__file__).parents[1] / "localizations" / f"{language}.json"
+    words = json.loads(path.read_text("utf-8"))
+    shown = {"More", "Preset", *PRESETS}
+    for name in ui.WEBUI_FIELDS:
+        face = ui.FACES[name]
+        shown |= {face.label, face.info, face.placeholder, *(face.choices or {}).values()}
+    assert shown - {None} <= set(words)
+    assert all(words.values())
 
 
 def test_masks_from_a_client():

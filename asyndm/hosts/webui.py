@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import dataclasses
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from asyndm.run import Frame
-from asyndm.settings import Settings, SettingsError
+from asyndm.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.ui import WEBUI_FIELDS, settings_of
 
 TITLE = "AsynDM"
@@ -126,6 +127,8 @@ def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | Non
         values = dict(arguments[0])
         mask = values.pop("mask", None)
         values.setdefault("enabled", True)
+        if "eta" in values:
+            raise SettingsError("eta: set the WebUI's own Eta instead.")
         return Settings.from_dict(values), decode_mask(mask)
     count = len(WEBUI_FIELDS)
     if len(arguments) < count:
@@ -135,6 +138,25 @@ def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | Non
     # A picture left in the accordion is nobody's business while another mask source is chosen.
     painted = (*arguments, None)[count] if settings.mask_source == "given" else None
     return settings, decode_mask(painted)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the dictionary that :func:`read_arguments` takes."""
+    properties: dict[str, Any] = {}
+    for setting in dataclasses.fields(Settings):
+        if setting.name not in WEBUI_FIELDS:
+            continue
+        default = True if setting.name == "enabled" else setting.default
+        if setting.name in CHOICES:
+            described = {"enum": list(CHOICES[setting.name])}
+        elif setting.name in RANGES:
+            low, high = RANGES[setting.name]
+            described = {"type": "number", "minimum": low, "maximum": high}
+        else:
+            described = {"type": "boolean" if isinstance(default, bool) else "string"}
+        properties[setting.name] = {**described, "default": default}
+    properties["mask"] = {"type": "string", "contentEncoding": "base64"}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def decode_mask(value: Any) -> np.ndarray | None:
