@@ -20,6 +20,7 @@ from asyndm.settings import Settings, SettingsError, check_whole
 BENCHES = {
     "overhead": "time, memory and operations beside the synchronous sampler",
     "scenes": "prompt alignment on the embedded model",
+    "repaint": "inpainting on the embedded model: seams and change outside the mask",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

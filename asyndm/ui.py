@@ -135,6 +135,7 @@ def build_controls(
     *,
     fields: Sequence[str] = FIELDS,
     enabled: Any = None,
+    hidden: Sequence[str] = (),
     prefix: str = PREFIX,
 ) -> Controls:
     """The controls, laid out in the current block.
@@ -144,6 +145,7 @@ def build_controls(
         fields: the settings that get a control.
         enabled: a component that already stands for "enabled", such as the WebUI's
             InputAccordion; None = a checkbox is made.
+        hidden: settings whose control is there, at its default, but not shown.
         prefix: of the element ids; the WebUI needs one a tab.
     """
     defaults = defaults or Settings()
@@ -151,7 +153,9 @@ def build_controls(
 
     def place(name: str) -> None:
         if name in fields and name not in made:
-            made[name] = _component(name, getattr(defaults, name), prefix)
+            made[name] = _component(
+                name, getattr(defaults, name), prefix, visible=name not in hidden
+            )
 
     place("enabled")
     preset = gr.Radio(list(PRESETS), label="Preset", elem_id=f"{prefix}_preset")
@@ -192,10 +196,10 @@ def preset_values(name: str | None, fields: Sequence[str]) -> list[Any]:
     return values_of(Settings(**PRESETS.get(name or "default", {})), fields)
 
 
-def _component(name: str, value: Any, prefix: str) -> Any:
+def _component(name: str, value: Any, prefix: str, visible: bool = True) -> Any:
     """The control of one setting, by its face, else by its type."""
     face = FACES.get(name) or Face(name.replace("_", " ").capitalize())
-    common = {"label": face.label, "elem_id": f"{prefix}_{name}"}
+    common = {"label": face.label, "elem_id": f"{prefix}_{name}", "visible": visible}
     if face.info:
         common["info"] = face.info
     if isinstance(value, bool):

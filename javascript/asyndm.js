@@ -3,8 +3,9 @@
 (function () {
     "use strict";
 
-    const SKIP = new Set(("a an and are as at by for from in into is it its of off on or out over so that the their " +
-        "this to under up very with without break best quality masterpiece detailed highly photo picture image").split(" "));
+    const SKIP = new Set(("a above across an and are around as at behind below beside between by for from in inside into is it its near next of off " +
+        "on or out over so that the their this through to two three four under up very with without break best quality " +
+        "masterpiece detailed highly photo picture image").split(" "));
     const MOST = 60; // chips; a longer prompt is still searched by AsynDM itself
 
     function root() {

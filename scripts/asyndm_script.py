@@ -34,7 +34,12 @@ class AsynDMScript(scripts.Script):
     def ui(self, is_img2img):
         prefix = f"{'img2img' if is_img2img else 'txt2img'}_asyndm"
         with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
-            controls = ui.build_controls(fields=ui.WEBUI_FIELDS, enabled=enabled, prefix=prefix)
+            controls = ui.build_controls(
+                fields=ui.WEBUI_FIELDS,
+                enabled=enabled,
+                hidden=("hires",) if is_img2img else ("lead",),
+                prefix=prefix,
+            )
             with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
                 mask = upload(label="White = object", elem_id=f"{prefix}_mask")
         self.infotext_fields = [

@@ -264,7 +264,7 @@ class ScenePipeline:
         if method not in METHODS:
             raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
         objects = [objects_of(prompt, settings.objects) for prompt in prompts]
-        capture = self._capture(prompts, objects, request)
+        capture = self.capture(prompts, objects, request)
         fixed = method == "asyndm" and settings.mask_source == "fixed"
         calls = request.steps * (2 if fixed else 1)
         base = None
@@ -302,8 +302,8 @@ class ScenePipeline:
         noise = seeded_noise(template, seeds)
         sigmas = make_sigmas(request.schedule, request.steps, self.parametrisation)
         conditions = {
-            "cond": self._encode(prompts, request.coupling),
-            "uncond": self._encode([""] * len(prompts), request.coupling),
+            "cond": self.encode(prompts, request.coupling),
+            "uncond": self.encode([""] * len(prompts), request.coupling),
             "cond_scale": request.cfg,
         }
         with hooked:
@@ -321,10 +321,10 @@ class ScenePipeline:
             )
         return Sampled(latents, director, average.read() if average else None, previews)
 
-    def _encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
+    def encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
         return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
 
-    def _capture(
+    def capture(
         self, prompts: Sequence[str], objects: list[tuple[ObjectWord, ...]], request: Request
     ) -> AttentionCapture:
         """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""

@@ -1,0 +1,103 @@
+"""Inpainting with the embedded model: repaint a region of a picture, keep the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyndm.hosts.diffusers import GuidedDenoiser
+from asyndm.masks import DynamicMasks, GivenMasks
+from asyndm.network import attach
+from asyndm.run import Director
+from asyndm.sampling import sample_asyndm, seeded_noise
+from asyndm.settings import Settings, check_number
+from asyndm.sigmas import make_sigmas
+from asyndm.words import objects_of
+
+from .pipeline import Request, ScenePipeline
+from .train import to_input
+
+
+class KeepingDenoiser:
+    """A denoiser whose prediction is the known latents wherever nothing is repainted.
+
+    The blend every WebUI does behind its CFG denoiser; it holds at any noise level, so also where
+    the kept region has one of its own.
+    """
+
+    def __init__(self, inner: GuidedDenoiser, known: Tensor, region: Tensor) -> None:
+        self.inner, self.known, self.region = inner, known, region[:, None]
+
+    def __call__(self, x: Tensor, sigma: Tensor, **conditions: Any) -> Tensor:
+        return torch.where(self.region, self.inner(x, sigma, **conditions), self.known)
+
+
+@torch.no_grad()
+def repaint(
+    pipeline: ScenePipeline,
+    pictures: np.ndarray,
+    region: Tensor,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: Settings,
+    request: Request,
+    strength: float = 1.0,
+) -> np.ndarray:
+    """Pictures whose region was painted anew for their prompts.
+
+    Args:
+        pictures: uint8 [B, 64, 64, 3].
+        region: bool [B, 16, 16], the latent cells to repaint.
+        prompts, seeds: [B].
+        settings: AsynDM's; curvature 0 without a lead is plain inpainting. Mask source "given"
+            takes the region itself as the object.
+        request: steps, guidance, rule, schedule and coupling.
+        strength: denoising strength within (0, 1]: the share of the steps that is taken.
+
+    Returns:
+        uint8 [B, 64, 64, 3].
+
+    Raises:
+        SettingsError: a strength that cannot be used.
+    """
+    strength = check_number("strength", strength, 0.01, 1)
+    known = pipeline.model.autoencoder.encode(to_input(pictures, torch.device("cpu")))
+    sigmas = make_sigmas(request.schedule, request.steps, pipeline.parametrisation)
+    sigmas = sigmas[request.steps - max(1, round(strength * request.steps)) :]
+    watching = None
+    if settings.mask_source == "given":
+        source = GivenMasks(region, settings.curvature)
+    else:
+        objects = [objects_of(prompt, settings.objects) for prompt in prompts]
+        watching = pipeline.capture(prompts, objects, request)
+        ks = [settings.curvature] * max(map(len, objects))
+        source = DynamicMasks(watching, ks, threshold=settings.threshold)
+    director = Director.from_settings(
+        settings, pipeline.parametrisation, source, allowed=region, known=known
+    )
+    noise = seeded_noise(known, seeds)
+    with attach(pipeline.model.unet, director.call, watching):
+        latents = sample_asyndm(
+            KeepingDenoiser(
+                GuidedDenoiser(pipeline.model.unet, pipeline.parametrisation, director.call),
+                known,
+                region,
+            ),
+            known + noise(None, None) * sigmas[0],
+            sigmas,
+            extra_args={
+                "cond": pipeline.encode(prompts, request.coupling),
+                "uncond": pipeline.encode([""] * len(prompts), request.coupling),
+                "cond_scale": request.cfg,
+            },
+            disable=True,
+            director=director,
+            rule=request.rule,
+            eta=settings.eta,
+            noise_sampler=noise,
+        )
+    return np.asarray(pipeline.model.decode_pixels(latents))

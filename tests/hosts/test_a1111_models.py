@@ -1,0 +1,183 @@
+"""Other models and other parts of AUTOMATIC1111 together with AsynDM; the real host only."""
+
+from __future__ import annotations
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from test_a1111 import PROMPT, Traces, apart, make, ticked
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"
+)
+
+
+@pytest.fixture
+def load(host):
+    """Load a checkpoint for one test."""
+
+    def load(name: str) -> Traces:
+        if not host.has(name):
+            pytest.skip(f"this WebUI has no checkpoint {name}")
+        host.checkpoint(name)
+        return Traces(host)
+
+    yield load
+    host.checkpoint("tiny-sd1")
+
+
+@pytest.mark.parametrize("kind", ["txt2img", "hires", "inpaint"])
+@pytest.mark.parametrize("model", ["tiny-sdxl", "tiny-sd2-v", "tiny-sd1-inpaint"])
+def test_other_models(host, load, model, kind):
+    traces = load(model)
+    asked = {"batch_size": 2, "prompt": f"{PROMPT} AND a bird"}
+    plain = make(host, kind, **asked)
+    same = make(host, kind, **asked, **ticked(curvature=1e-9))
+    made = make(host, kind, **asked, **ticked(curvature=0.9))
+    for one, two, three in zip(plain.images, same.images, made.images):
+        assert apart(one, two) <= 1
+        assert apart(one, three) > 3
+    assert "AsynDM note" not in made.parameters
+    traces.check()
+
+
+@pytest.mark.parametrize("source", ["dynamic", "fixed"])
+def test_a_refiner_takes_over_in_mid_run(host, load, source):
+    load("tiny-sd1-b")
+    host.checkpoint("tiny-sd1")
+    asked = {"refiner_checkpoint": "tiny-sd1-b", "refiner_switch_at": 0.5, "steps": 6}
+    plain = make(host, "txt2img", **asked)
+    same = make(host, "txt2img", **asked, **ticked(curvature=1e-9, mask_source=source))
+    made = make(host, "txt2img", **asked, **ticked(curvature=0.9, mask_source=source))
+    assert "Refiner" in plain.parameters
+    assert apart(plain.images[0], make(host, "txt2img", steps=6).images[0]) > 3  # it did switch
+    assert apart(plain.images[0], same.images[0]) <= 1
+    if source == "fixed":  # two passes would need the first model back
+        assert "refiner" in made.parameters["AsynDM note"]
+        assert np.array_equal(plain.images[0], made.images[0])
+    else:
+        assert apart(plain.images[0], made.images[0]) > 3
+    hooks = {
+        name: len(m._forward_hooks) + len(m._forward_pre_hooks)
+        for name, m in host.shared.sd_model.named_modules()
+    }
+    assert not any(hooks.values())
+
+
+def test_soft_inpainting(host):
+    def both(**settings):
+        scripts = {"Soft Inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}}
+        if settings:
+            scripts["AsynDM"] = {"args": [settings]}
+        return make(host, "inpaint", alwayson_scripts=scripts).images[0]
+
+    plain = both()
+    assert apart(plain, both(curvature=1e-9)) <= 1
+    assert apart(plain, both(curvature=0.9)) > 3
+
+
+@pytest.mark.parametrize("name", ["Doggettx", "sdp", "sdp-no-mem", "sub-quadratic", "V1", "None"])
+def test_every_attention_optimisation(host, name):
+    from modules import sd_hijack
+
+    option = next((o for o in sd_hijack.optimizers if o.name.lower() == name.lower()), None)
+    before = sd_hijack.current_optimizer
+    if option is not None:
+        sd_hijack.model_hijack.apply_optimizations(option.title())
+    elif name == "None":
+        sd_hijack.model_hijack.apply_optimizations("None")
+    else:
+        pytest.skip(f"this host has no optimisation {name}")
+    try:
+        plain = make(host, "txt2img")
+        assert (
+            apart(plain.images[0], make(host, "txt2img", **ticked(curvature=1e-9)).images[0]) <= 1
+        )
+        assert apart(plain.images[0], make(host, "txt2img", **ticked(curvature=0.9)).images[0]) > 3
+    finally:
+        sd_hijack.model_hijack.apply_optimizations(before.title() if before else None)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"token_merging_ratio": 0.5}, {"hypertile_enable_unet": True, "hypertile_swap_size_unet": 3}],
+)
+def test_token_merging_and_hypertile(host, options):
+    asked = {"override_settings": options, "width": 256, "height": 256, "steps": 3}
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(curvature=0.9))
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert "AsynDM note" not in made.parameters
+
+
+def test_another_network_in_the_place_of_the_unet_is_one_line(host):
+    from modules import sd_unet
+
+    class Elsewhere(sd_unet.SdUnet):
+        option = SimpleNamespace(label="[TRT] test")
+
+        def forward(self, x, timesteps, context, *args, **kwargs):
+            return x * 0.9
+
+    plain = make(host, "txt2img")
+    sd_unet.current_unet = Elsewhere()
+    try:
+        without = make(host, "txt2img")
+        made = make(host, "txt2img", **ticked(curvature=0.9))
+    finally:
+        sd_unet.current_unet = None
+    assert np.array_equal(without.images[0], made.images[0])
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert "[TRT] test" in made.parameters["AsynDM note"]
+
+
+def test_the_live_preview_is_the_true_prediction(host):
+    """What the host stores for its preview is the sampler's D, not a mixture of noise levels."""
+    import torch
+    from modules import sd_samplers_common
+    from modules.sd_samplers_kdiffusion import KDiffusionSampler
+
+    stored, predicted = [], []
+    store, state = sd_samplers_common.store_latent, KDiffusionSampler.callback_state
+
+    def callback(self, step):
+        predicted.append(step["denoised"].clone())
+        state(self, step)
+
+    sd_samplers_common.store_latent = lambda latent: stored.append(latent.clone())
+    KDiffusionSampler.callback_state = callback
+    host.shared.opts.data["live_preview_content"] = "Combined"
+    try:
+        make(host, "txt2img", **ticked(curvature=0.9))
+    finally:
+        sd_samplers_common.store_latent = store
+        KDiffusionSampler.callback_state = state
+        host.shared.opts.data.pop("live_preview_content")
+    assert len(stored) == len(predicted) == 5
+    for one, two in zip(stored, predicted):
+        torch.testing.assert_close(one, two)
+
+
+def test_adetailers_inner_passes_stay_synchronous(host):
+    from modules import processing
+
+    def draw(inner: bool, sampler: str):
+        p = processing.StableDiffusionProcessingTxt2Img(
+            sd_model=host.shared.sd_model,
+            prompt=PROMPT,
+            seed=1,
+            steps=4,
+            width=128,
+            height=128,
+            sampler_name=sampler,
+            do_not_save_samples=True,
+            do_not_save_grid=True,
+        )
+        if inner:
+            p._ad_inner = True
+        return np.asarray(processing.process_images(p).images[0])
+
+    assert np.array_equal(draw(True, "AsynDM"), draw(False, "Euler a"))
+    assert apart(draw(False, "AsynDM"), draw(False, "Euler a")) > 3  # a sampler without the script

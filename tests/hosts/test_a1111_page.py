@@ -1,0 +1,199 @@
+"""The page of a running AUTOMATIC1111 in headless Chromium; the real host only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright in this Python")
+
+REAL = os.environ.get("ASYNDM_WEBUI_DIR")
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR"),
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium"),
+]
+PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
+SHOTS = os.environ.get("ASYNDM_SHOTS")  # a folder for screenshots to look at
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    from driver import FLAGS, REPO
+
+    data = tmp_path_factory.mktemp("webui")
+    (data / "extensions").mkdir()
+    (data / "models").mkdir()
+    (data / "extensions" / "asyndm").symlink_to(REPO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    checkpoints = Path(REAL) / "models" / "Stable-diffusion"
+    command = [sys.executable, "launch.py", "--skip-prepare-environment", "--skip-install", *FLAGS]
+    command += ["--data-dir", data, "--ckpt-dir", checkpoints, "--port", port]
+    command += ["--ckpt", checkpoints / "tiny-sd1.safetensors"]
+    with open(data / "log", "w") as log:
+        server = subprocess.Popen(list(map(str, command)), cwd=REAL, stdout=log, stderr=log)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            assert server.poll() is None, (data / "log").read_text()[-2000:]
+            if "Startup time" in (data / "log").read_text():
+                break
+            time.sleep(1)
+        urllib.request.urlopen(address, timeout=30)
+        yield address
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        chromium = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(url, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 1500})
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url, timeout=120_000)
+    page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
+    yield page
+    page.close()
+    assert not errors
+
+
+def number(page, name: str, value) -> None:
+    field = page.locator(f"#{name} input[type=number]").first
+    field.fill(str(value))
+    field.press("Tab")
+
+
+def small(page) -> None:
+    page.fill("#txt2img_prompt textarea", PROMPT)
+    for name, value in (("width", 128), ("height", 128), ("steps", 5)):
+        number(page, f"txt2img_{name}", value)
+
+
+def tick(page) -> None:
+    page.locator("#txt2img_asyndm .label-wrap").first.click()
+    page.locator("#txt2img_asyndm_objects").wait_for(state="visible")
+
+
+def generate(page) -> None:
+    before = info(page)
+    page.click("#txt2img_generate")
+    page.wait_for_function(
+        "before => { const now = document.querySelector('#html_info_txt2img').innerText;"
+        " return now.includes('Steps:') && now !== before }",
+        arg=before,
+        timeout=120_000,
+    )
+    page.locator("#txt2img_gallery img").first.wait_for()
+
+
+def info(page) -> str:
+    return page.locator("#html_info_txt2img").first.inner_text()
+
+
+def first_picture(page) -> bytes:
+    source = page.locator("#txt2img_gallery img").first.get_attribute("src")
+    return page.request.get(source).body() if source.startswith("http") else source.encode()
+
+
+def shoot(page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name}.png", full_page=True)
+
+
+def test_tick_pick_chips_generate_and_paste_back(page, url, browser):
+    small(page)
+    number(page, "txt2img_seed", 7)
+    tick(page)
+    chips = page.locator("#txt2img_asyndm .asyndm-chip")
+    chips.filter(has_text="cat").wait_for()
+    assert chips.all_inner_texts() == ["red", "cat", "dog", "sofa"]  # and <b> stayed text
+    chips.filter(has_text="cat").click()
+    chips.filter(has_text="dog").focus()
+    page.keyboard.press("Enter")
+    objects = page.locator("#txt2img_asyndm_objects").locator("textarea, input")
+    assert objects.input_value() == "cat, dog"
+    page.wait_for_function(
+        "document.querySelectorAll('#txt2img_asyndm .asyndm-chip[aria-pressed=true]').length == 2"
+    )
+    plot = page.locator("#txt2img_asyndm_plot svg").get_attribute("aria-label")
+    page.locator("#txt2img_asyndm_preset label").filter(has_text="strong").click()
+    page.wait_for_function(
+        "before => document.querySelector('#txt2img_asyndm_plot svg')"
+        ".getAttribute('aria-label') !== before",
+        arg=plot,
+    )
+    page.get_by_label("Show masks").first.check()
+    generate(page)
+    shoot(page, "ticked")
+    text = info(page)
+    assert "AsynDM objects: cat (token 3), dog (token 9)" in text
+    assert 'AsynDM: "objects=cat, dog; curvature=0.9"' in text
+    assert page.locator("#txt2img_gallery .thumbnail-item").count() == 3  # image, heat map, film
+    made = first_picture(page)
+
+    fresh = browser.new_page(viewport={"width": 1400, "height": 1500})
+    fresh.goto(url)
+    fresh.fill("#txt2img_prompt textarea", re.sub(r"\n\s*AsynDM objects.*", "", text, flags=re.S))
+    fresh.click("#paste")
+    fresh.wait_for_function(
+        "document.querySelector('#txt2img_asyndm_objects textarea, #txt2img_asyndm_objects input')"
+        ".value === 'cat, dog'"
+    )
+    generate(fresh)
+    shoot(fresh, "pasted")
+    assert first_picture(fresh) == made
+    # parameters without the key reset the accordion
+    fresh.fill(
+        "#txt2img_prompt textarea", "a cat\nSteps: 5, Sampler: Euler a, Seed: 7, Size: 128x128"
+    )
+    fresh.click("#paste")
+    fresh.wait_for_function(
+        "document.querySelector('#txt2img_asyndm_objects textarea, #txt2img_asyndm_objects input')"
+        ".value === ''"
+    )
+    assert not fresh.locator("#txt2img_asyndm-visible-checkbox").is_checked()
+    fresh.close()
+
+
+def test_a_plot_over_curvature(page):
+    small(page)
+    number(page, "txt2img_seed", 7)
+    tick(page)
+    page.locator("#script_list input").click()
+    page.get_by_role("option", name="X/Y/Z plot").click()
+    page.locator("#script_txt2img_xyz_plot_x_type input").click()
+    page.get_by_role("option", name="[AsynDM] Curvature k").click()
+    page.locator("#script_txt2img_xyz_plot_x_values textarea").fill("0, 0.5, 1")
+    generate(page)
+    shoot(page, "plot")
+    assert 'X Values: "0, 0.5, 1"' in info(page)
+
+
+def test_a_wrong_value_is_one_line_in_the_page(page):
+    small(page)
+    tick(page)
+    page.locator("#txt2img_asyndm_objects").locator("textarea, input").fill("unicorn")
+    generate(page)
+    shoot(page, "unmatched")
+    assert "no object word is in the prompt (unicorn). The image is synchronous." in info(page)
