@@ -58,12 +58,20 @@ class AsynDMScript(scripts.Script):
         setattr(p, webui.ATTRIBUTE, plan)
         host.announce(p, plan)
         if plan.on:
+            host.choose_samplers(p, plan)
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
+
+    def process_batch(self, p, *arguments, **kwargs):
+        plan = getattr(p, webui.ATTRIBUTE, None)
+        if plan is not None:
+            plan.begin_batch()
+            p.extra_generation_params.pop(infotext.NOTE_KEY, None)
+            host.announce(p, plan)
 
     def process_before_every_sampling(self, p, *arguments, **kwargs):
         plan = getattr(p, webui.ATTRIBUTE, None)
         if plan is not None and plan.on:
-            host.take_over_sampler(p, plan)
+            host.take_over_sampler(p)
 
     def postprocess(self, p, processed, *arguments):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)

@@ -83,20 +83,33 @@ def _sampler_data(face: webui.SamplerFace) -> sd_samplers_common.SamplerData:
     return sd_samplers_common.SamplerData(face.name, construct, [alias], _OPTIONS[face.rule])
 
 
-def take_over_sampler(p: Any, plan: webui.Plan) -> None:
-    """Before a sampling call of a job that is on: put our sampler in the place of the host's."""
-    name = p.sampler.config.name
-    if webui.is_own(name):
+def choose_samplers(p: Any, plan: webui.Plan) -> None:
+    """When a job that is on begins: ours in the place of samplers that have no form of their own.
+
+    This early, because the host counts the calls of a sampler when it schedules the prompts.
+    """
+    first = p.sampler_name
+    p.sampler_name = _name_for(p, plan, first)
+    if not getattr(p, "enable_hr", False):
         return
+    second = p.hr_sampler_name or first
+    if plan.settings.hires:
+        second = _name_for(p, plan, second)
+    p.hr_sampler_name = None if second == p.sampler_name else second
+
+
+def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
     face, equal = webui.face_for(name)
-    if equal and isinstance(p.sampler, KDiffusionSampler):
-        p.sampler.func = FUNCTIONS[face.rule]
-        return
     if not equal:
         note(p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead.")
-    sampler = KDiffusionSampler(FUNCTIONS[face.rule], shared.sd_model)
-    sampler.config = sd_samplers.all_samplers_map[face.name]
-    p.sampler = sampler
+    return name if name in (face.name, face.twin) else face.name
+
+
+def take_over_sampler(p: Any) -> None:
+    """Before a sampling call of a job that is on: our function in the host's Euler a and others."""
+    face, equal = webui.face_for(p.sampler.config.name)
+    if equal and isinstance(p.sampler, KDiffusionSampler):
+        p.sampler.func = FUNCTIONS[face.rule]
 
 
 def note(p: Any, plan: webui.Plan, text: str) -> None:
@@ -143,7 +156,7 @@ def _sample(rule, model, x, sigmas, extra_args, callback, disable, eta):
         if not run.moves:
             return synchronous()
         return run.sample(rule, x, sigmas, extra_args, callback, disable, eta)
-    except (SettingsError, UnsupportedNetwork, RowsMismatch) as error:
+    except (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError) as error:
         if model.step != first:
             raise  # the latents are at mixed noise levels: nothing else can finish them
         note(p, plan, f"{_one_line(error)} The image is synchronous.")

@@ -72,7 +72,7 @@ class Plan:
     Attributes:
         settings: None where they cannot be used; then everything is synchronous.
         painted: float [H, W] within [0, 1], the mask painted or sent for mask source "given".
-        notes: one line each, for the user; every line once.
+        notes: one line each, for the user; every line once. Those of one batch go with it.
         shots: one a sampling run, where masks are to be shown.
     """
 
@@ -80,6 +80,13 @@ class Plan:
     painted: np.ndarray | None = None
     notes: list[str] = field(default_factory=list)
     shots: list[Shot] = field(default_factory=list)
+    _of_job: list[str] | None = None
+
+    def begin_batch(self) -> None:
+        """Forget what was said of the batch before; what was said of the job stays."""
+        if self._of_job is None:
+            self._of_job = list(self.notes)
+        self.notes[:] = self._of_job
 
     @property
     def on(self) -> bool:

@@ -91,10 +91,8 @@ def traces(host):
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory):
+def bare(host, tmp_path_factory):
     """Images of a host that has no AsynDM, from a process of its own."""
-    if not os.environ.get("ASYNDM_WEBUI_DIR"):
-        pytest.skip("no real WebUI: set ASYNDM_WEBUI_DIR")
     from driver import _encoded
 
     asked = {"checkpoint": "tiny-sd1"}
@@ -224,6 +222,33 @@ def test_positional_arguments_of_the_page(host, traces):
     assert np.array_equal(made.images[0], make(host, "txt2img", **ticked(curvature=0.8)).images[0])
 
 
+def test_prompt_editing_keeps_its_time_under_a_sampler_of_two_calls_a_step(host, traces):
+    """Heun calls the network twice a step and the host counts that into the schedule."""
+    asked = {"prompt": "a [cat:dog:0.5]", **ticked(curvature=0.6)}
+    made = make(host, "txt2img", sampler_name="Heun", **asked)
+    twin = make(host, "txt2img", sampler_name="AsynDM", **asked)
+    assert np.array_equal(made.images[0], twin.images[0])
+
+
+def test_a_second_pass_that_stays_synchronous_has_the_sampler_the_user_chose(host, traces):
+    from modules import sd_samplers
+
+    made, seen, create = [], [], sd_samplers.create_sampler
+
+    def watch(name, model):
+        seen.append(name)
+        return create(name, model)
+
+    sd_samplers.create_sampler = watch
+    try:
+        for hires in (True, False):
+            settings = ticked(curvature=0.6, hires=hires)
+            made.append(make(host, "hires", sampler_name="UniPC", **settings))
+    finally:
+        sd_samplers.create_sampler = create
+    assert seen == ["AsynDM", "AsynDM", "AsynDM", "UniPC"]
+
+
 PROMPTS = {
     "AND": "a cat on a sofa AND a (dog:1.3) in rain :0.8",
     "BREAK": "a (red:1.2) cat BREAK on a sofa",
@@ -303,6 +328,27 @@ def test_inpainting_keeps_what_it_must_while_its_context_leads(host, traces, lea
     inside[24:104, 24:104] = True  # the painted square and its blur
     assert apart(plain.images[0][~inside], made.images[0][~inside]) <= 1
     assert apart(plain.images[0][inside], made.images[0][inside]) > 3
+
+
+def test_a_line_about_one_batch_stays_with_it(host, traces):
+    """The first batch's prompt has no object; the second's is none the worse for it."""
+    asked = {"n_iter": 2, "prompt": "a cat", **ticked(objects="dog", curvature=0.8)}
+    from modules import scripts
+
+    script = next(s for s in scripts.scripts_txt2img.alwayson_scripts if s.title() == "AsynDM")
+    before = type(script).before_process
+
+    def change(self, p, *arguments):
+        before(self, p, *arguments)
+        p.prompt = ["a cat", "a dog"]
+
+    type(script).before_process = change
+    try:
+        made = make(host, "txt2img", **asked)
+    finally:
+        type(script).before_process = before
+    first, second = made.info["infotexts"][-2:]
+    assert "no object word" in first and "no object word" not in second
 
 
 def test_masks_join_the_gallery(host, traces):
