@@ -363,8 +363,11 @@ class Director:
 
     def _steering(self, i: int) -> Steering:
         """What moves the clocks out of step i: the mask read before, inside the window."""
-        start, end = (round(part * self.clock.scale.intervals) for part in self.window)
-        if start <= i < max(end, start + 1):
+        intervals = self.clock.scale.intervals
+        start, end = (round(part * intervals) for part in self.window)
+        # Nothing moves behind the last call, but a picture of its mask is still of interest.
+        end = intervals + 1 if self.window[1] == 1 else max(end, start + 1)
+        if start <= i < end:
             return self._pending
         return Steering(torch.zeros_like(self._pending.levels))
 

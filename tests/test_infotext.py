@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from asyndm import infotext
@@ -71,7 +72,10 @@ def test_what_cannot_be_read_is_one_line(text):
     assert "\n" not in str(caught.value)
 
 
-@given(st.text(max_size=80))
+@effort(max_examples=700)
+@given(
+    st.text(max_size=80) | settings().map(infotext.to_text).flatmap(st.permutations).map("".join)
+)
 def test_no_text_crashes(text):
     pasted = infotext.pasted({infotext.KEY: text})
     assert dataclasses.is_dataclass(pasted)

@@ -16,6 +16,7 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 
 from hypothesis import given  # noqa: E402
+from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
@@ -101,6 +102,7 @@ json_values = st.recursive(
 names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "x"])
 
 
+@effort(max_examples=1400)
 @given(
     st.lists(json_values, max_size=20)
     | st.dictionaries(names, json_values, max_size=6).map(lambda values: [values])

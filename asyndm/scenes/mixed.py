@@ -28,6 +28,8 @@ from .checker import object_cells
 from .model import LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
 from .train import drop_prompts, encode_corpus, load_corpus
 
+_PICTURES = 16_000  # more than a few minutes can see
+
 
 def mixed_timesteps(objects: Tensor, steps: int, generator: torch.Generator) -> tuple[Tensor, ...]:
     """A background and an object timestep for each image, and the mask between them.
@@ -98,11 +100,12 @@ def fine_tune(
             call.rows = Rows.only_cond(batch)
             signal = alpha.sqrt()[index][:, None]
             sigma = (1 - alpha).sqrt()[index][:, None]
-            output = model.unet(
-                signal * clean + sigma * noise,
-                timesteps[:, 0],
-                encoder_hidden_states=model.text(ids),
-            ).sample
+            with torch.autocast("cpu", torch.bfloat16):  # as in the training before
+                output = model.unet(
+                    signal * clean + sigma * noise,
+                    timesteps[:, 0],
+                    encoder_hidden_states=model.text(ids),
+                ).sample.float()
             loss = (output - (signal * noise - sigma * clean)).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -138,7 +141,9 @@ def main() -> None:
     model = SceneModel.load(args.weights)
     latents = encode_corpus(corpus, model.autoencoder, args.folder, torch.device("cpu"))
     tokens = torch.from_numpy(corpus.tokens.astype(np.int64))
-    steps = fine_tune(model, latents, tokens, true_objects(corpus.pictures), args.minutes)
+    count = min(len(corpus.pictures), _PICTURES)
+    objects = true_objects(corpus.pictures[:count])
+    steps = fine_tune(model, latents[:count], tokens[:count], objects, args.minutes)
     model.save(args.export)
     print(f"wrote {args.export} after {steps} steps")
 

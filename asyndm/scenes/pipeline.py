@@ -42,7 +42,7 @@ class Request:
 
     prompt: str
     steps: int = 25
-    cfg: float = 4.0
+    cfg: float = 2.5
     seed: int = 0
     batch: int = 1  # image j has seed + j
     rule: str = "ddpm"
