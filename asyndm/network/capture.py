@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,14 @@ def grid_for(height: int, width: int, grids: Iterable[Size]) -> Size:
     if fine:
         return min(fine, key=off(math.sqrt(height * width) / 4))
     return min(grids, key=off(NEAR))
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager:
+    """Plain float32 inside the block, also on devices that know no autocast."""
+    try:
+        return torch.autocast(device.type, enabled=False)
+    except RuntimeError:
+        return nullcontext()
 
 
 def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
@@ -217,7 +226,7 @@ class AttentionCapture:
         select, weight = self._plan(rows, k.shape[1], q.device)
         if weight is None:
             return
-        with torch.autocast(q.device.type, enabled=False):  # hosts run the network under it
+        with _no_autocast(q.device):  # hosts run the network under it
             q, k = q[select].float(), k[select].float()
             q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)

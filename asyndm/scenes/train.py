@@ -1,7 +1,7 @@
 """Train the embedded model: ``python -m asyndm.scenes.train --folder FOLDER``.
 
 Stages, each resumable from the folder: draw scenes, fit the encoder and encode them, train UNet
-and text encoder, train the decoder. The shipped weights took 91 minutes on two CPU cores.
+and text encoder, train the decoder. The shipped weights took 173 minutes on two CPU cores.
 ``--export`` writes the averaged weights to the place the package loads them from.
 """
 

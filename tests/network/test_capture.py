@@ -107,6 +107,13 @@ def test_maps_are_float32_where_the_host_autocasts() -> None:
     torch.testing.assert_close(*maps, rtol=0, atol=0, equal_nan=True)
 
 
+def test_maps_on_a_device_without_autocast() -> None:
+    q, k = torch.randn(2, 16, 32, device="meta"), torch.randn(2, TOKENS, 32, device="meta")
+    capture = AttentionCapture(COLUMNS)
+    capture.record(q, k, 4, 4, 4, Rows.only_cond(2, device="meta"))
+    assert capture.read().shape == (2, 3, 4, 4)
+
+
 def available(case: Case) -> list[tuple[int, int]]:
     """Grids of the case's cross-attention, from the inputs its spatial blocks really get."""
     grids, handles = set(), []
