@@ -1,6 +1,6 @@
 """Make the README's pictures with the embedded model.
 
-``PYTHONPATH=. python tools/readme_pictures.py --seed 8`` writes ``docs/asyndm.png`` (one prompt at
+``PYTHONPATH=. python tools/readme_pictures.py --seed 2`` writes ``docs/asyndm.png`` (one prompt at
 one seed, three ways, and what steered AsynDM) and ``docs/contact_sheet.png`` (64 prompts of the
 development split, synchronous).
 """
