@@ -33,6 +33,8 @@ _HELP = {
     "origin": "paper: the authors' indexing, one interval earlier",
     "smoothing": "weight of earlier steps in the attention, 0 to 0.99",
     "soft": "masks between 0 and 1",
+    "start": "masks steer from this fraction of the steps on",
+    "end": "masks steer up to this fraction of the steps",
     "rule": "the sampler",
     "schedule": "noise levels: uniform, karras, exponential, kl_optimal, ...",
     "eta": "noise of the ddpm rule, 0 to 1",
@@ -119,7 +121,8 @@ def _option_fields() -> list[dataclasses.Field]:
     from asyndm.scenes.pipeline import Request
 
     fields = [*dataclasses.fields(Request), *dataclasses.fields(Settings)]
-    return [field for field in fields if field.name not in ("prompt", "painted", "enabled")]
+    elsewhere = ("prompt", "painted", "enabled", *settings.WEBUI_ONLY)
+    return [field for field in fields if field.name not in elsewhere]
 
 
 def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> None:

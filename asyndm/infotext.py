@@ -7,6 +7,7 @@ image made with the defaults says ``AsynDM: on``.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
@@ -62,7 +63,10 @@ def pasted(parameters: Mapping[str, Any]) -> Settings:
 def _write(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value:.6g}" if isinstance(value, float) else quote(str(value), safe=_SAFE)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    # Spaces at the ends would be lost to whoever strips the line.
+    return re.sub(r"^ | $", "%20", quote(str(value), safe=_SAFE))
 
 
 def _read(name: str, value: str) -> Any:

@@ -16,6 +16,8 @@ MASK_SOURCES = ("dynamic", "fixed", "given")
 FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
 RULES = ("ddpm", "euler", "dpmpp_2m")
+# Settings that need a WebUI around them: inpainting, a second pass, a gallery.
+WEBUI_ONLY = ("lead", "hires", "show_masks", "save_masks")
 CHOICES = {
     "curve": CURVES,
     "mask_source": MASK_SOURCES,

@@ -12,7 +12,7 @@ import gradio as gr
 
 from asyndm.hosts.gradio_shim import quiet
 from asyndm.schedule import advance_distance
-from asyndm.settings import CHOICES, PRESETS, Settings
+from asyndm.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id
@@ -81,10 +81,8 @@ FACES = {
     "show_masks": Face("Show masks", "Heat maps and the film of timesteps join the gallery."),
     "save_masks": Face("Save masks", "Beside the images.", advanced=True),
 }
-# The studio has no inpainting, no second pass and a film strip of its own; a WebUI has its own eta.
-STUDIO_FIELDS = tuple(
-    name for name in FIELDS if name not in ("lead", "hires", "show_masks", "save_masks")
-)
+STUDIO_FIELDS = tuple(name for name in FIELDS if name not in WEBUI_ONLY)
+# A WebUI has its own eta.
 WEBUI_FIELDS = tuple(name for name in FIELDS if name != "eta")
 
 

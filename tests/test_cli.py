@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from asyndm import cli
 from asyndm.scenes.pipeline import Request, ScenePipeline
-from asyndm.settings import Settings
+from asyndm.settings import WEBUI_ONLY, Settings
 
 PROMPT = "two red circles and a blue square"
 
@@ -64,13 +64,26 @@ def test_the_png_text_tells_how_the_image_was_made(fake, tmp_path):
 
 def test_every_field_is_an_option(fake, tmp_path):
     chosen = Settings(
-        True, "square:0.2", "piecewise", 0.7, 1.5, "fixed", "background", "paper", 0.5, 0.4, True
+        *(
+            True,
+            "square:0.2",
+            "piecewise",
+            0.7,
+            1.5,
+            "fixed",
+            "background",
+            "paper",
+            0.5,
+            0.4,
+            True,
+        ),
+        *(0.1, 0.9),
     )
     argv = ["generate", PROMPT, "--out", str(tmp_path), "--steps", "9", "--coupling", "0.5"]
     for field in dataclasses.fields(Settings):
         value = getattr(chosen, field.name)
         flag = "--" + field.name.replace("_", "-")
-        if field.name != "enabled":
+        if field.name not in ("enabled", *WEBUI_ONLY):
             argv += [flag] if value is True else [flag, str(value)]
     assert cli.main(argv) == 0
     request, settings, _ = fake.asked[0]
