@@ -42,7 +42,7 @@ _HELP = {
     "coupling": "how much the scene knows about the objects, 0, 0.5 or 1",
     "batch": "images a method; each has the seed after the one before",
 }
-_CHOICES = {"curve": "CURVES", "first_step": "FIRST_STEPS", "origin": "ORIGINS", "rule": "RULES"}
+_CHOICES = {**settings.CHOICES, "rule": settings.RULES}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,8 +137,7 @@ def _add_option(parser: argparse.ArgumentParser, field: dataclasses.Field) -> No
     elif name == "mask_source":  # "given" follows from --mask
         parser.add_argument(flag, choices=("dynamic", "fixed"), default="dynamic", help=text)
     elif name in _CHOICES:
-        choices = getattr(settings, _CHOICES[name])
-        parser.add_argument(flag, choices=choices, default=field.default, help=text)
+        parser.add_argument(flag, choices=_CHOICES[name], default=field.default, help=text)
     else:
         parser.add_argument(flag, type=_reader(field.default), default=field.default, help=text)
 

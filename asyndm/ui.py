@@ -91,7 +91,7 @@ class Controls:
     """The components of one accordion.
 
     ``components``: by field name, in the order of the settings' declaration, which is also the
-    order of :meth:`inputs` and of the values that :meth:`settings_of` takes.
+    order of :meth:`inputs` and of the values that :func:`settings_of` takes.
     """
 
     components: dict[str, Any]

@@ -35,7 +35,7 @@ def _axis(grid: Any, label: str, name: str, kind: type) -> Any:
         float if kind is float else str,
         _apply(name),
         format_value=lambda p, option, x: f"{option.label.removeprefix(PREFIX)}: {x}",
-        confirm=_confirm(name, kind),
+        confirm=_confirm(name),
         **extra,
     )
 
@@ -48,7 +48,7 @@ def _apply(name: str) -> Callable:
     return apply
 
 
-def _confirm(name: str, kind: type) -> Callable:
+def _confirm(name: str) -> Callable:
     def confirm(p: Any, values: Any) -> None:
         for value in values:
             try:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from asyndm.hosts import webui
 from asyndm.hosts.a1111_prompts import PromptWords
+from asyndm.infotext import NOTE_KEY
 from asyndm.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
 from asyndm.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
@@ -122,8 +123,6 @@ def note(p: Any, plan: webui.Plan, text: str) -> None:
 
 def announce(p: Any, plan: webui.Plan) -> None:
     """Say the plan's notes where a user, an API client and a reader of the log will see them."""
-    from asyndm.infotext import NOTE_KEY
-
     for line in plan.notes:
         if line not in p.comments:
             log.warning(line)
@@ -143,9 +142,7 @@ def _sample(rule, model, x, sigmas, extra_args, callback, disable, eta):
         plan = webui.Plan(Settings(enabled=True))
 
     def synchronous():
-        twin = getattr(k_diffusion.sampling, _TWINS[rule])
-        extra = {"eta": eta} if rule == "ddpm" else {}
-        return twin(model, x, sigmas, extra_args, callback, disable, **extra)
+        return _run_twin(rule, model, x, sigmas, extra_args, callback, disable, eta)
 
     skipped = getattr(p, "_ad_inner", False)  # ADetailer's inner passes repaint small regions
     if not plan.on or skipped or (_is_hires(p) and not plan.settings.hires):
@@ -161,6 +158,13 @@ def _sample(rule, model, x, sigmas, extra_args, callback, disable, eta):
             raise  # the latents are at mixed noise levels: nothing else can finish them
         note(p, plan, f"{_one_line(error)} The image is synchronous.")
         return synchronous()
+
+
+def _run_twin(rule, model, x, sigmas, extra_args, callback, disable, eta):
+    """The host's own sampler of a rule."""
+    twin = getattr(k_diffusion.sampling, _TWINS[rule])
+    extra = {"eta": eta} if rule == "ddpm" else {}
+    return twin(model, x, sigmas, extra_args, callback, disable, **extra)
 
 
 class HostRun:
@@ -399,17 +403,8 @@ class HostRun:
             average.add(self.capture.read())
             shared.state.sampling_step = state["i"]
 
-        twin = getattr(k_diffusion.sampling, _TWINS[rule])
         step, random = self.denoiser.step, _random_state(self.p.rng)
-        twin(
-            self.denoiser,
-            x,
-            sigmas,
-            extra_args,
-            collect,
-            disable,
-            **({"eta": eta} if rule == "ddpm" else {}),
-        )
+        _run_twin(rule, self.denoiser, x, sigmas, extra_args, collect, disable, eta)
         self.denoiser.step = step
         _restore_random(self.p.rng, random)
         return average.read()
