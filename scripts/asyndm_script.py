@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import gradio as gr
 from modules import images, script_callbacks, scripts
-from modules.ui_components import InputAccordion
 
 from asyndm import infotext, preview, ui, xyz
-from asyndm.hosts import a1111 as host
-from asyndm.hosts import webui
+from asyndm.hosts import detect, webui
 from asyndm.hosts.gradio_shim import upload
+
+# All of this now: the extension's folder can be imported from only while its scripts load.
+HOST = detect.find_host()
+if HOST.samplers is not None:
+    from modules.ui_components import InputAccordion
+
+    from asyndm.hosts.hosted import on_cfg_denoiser
 
 try:
     from modules.infotext_utils import PasteField
@@ -33,6 +38,10 @@ class AsynDMScript(scripts.Script):
 
     def ui(self, is_img2img):
         prefix = f"{'img2img' if is_img2img else 'txt2img'}_asyndm"
+        if HOST.samplers is None:
+            with gr.Accordion(webui.TITLE, open=False, elem_id=prefix):
+                gr.Markdown(HOST.problem)
+            return []
         with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
             controls = ui.build_controls(
                 fields=ui.WEBUI_FIELDS,
@@ -49,6 +58,8 @@ class AsynDMScript(scripts.Script):
         return [*controls.inputs(), mask]
 
     def before_process(self, p, *arguments):
+        if HOST.samplers is None:
+            return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
         p.extra_generation_params.pop(infotext.KEY, None)
         p.extra_generation_params.pop(infotext.NOTE_KEY, None)
@@ -56,9 +67,9 @@ class AsynDMScript(scripts.Script):
         if plan.settings is not None and not plan.on:
             return
         setattr(p, webui.ATTRIBUTE, plan)
-        host.announce(p, plan)
+        webui.announce(p, plan)
         if plan.on:
-            host.choose_samplers(p, plan)
+            HOST.samplers.choose(p, plan)
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
 
     def process_batch(self, p, *arguments, **kwargs):
@@ -66,12 +77,12 @@ class AsynDMScript(scripts.Script):
         if plan is not None:
             plan.begin_batch()
             p.extra_generation_params.pop(infotext.NOTE_KEY, None)
-            host.announce(p, plan)
+            webui.announce(p, plan)
 
     def process_before_every_sampling(self, p, *arguments, **kwargs):
         plan = getattr(p, webui.ATTRIBUTE, None)
         if plan is not None and plan.on:
-            host.take_over_sampler(p)
+            HOST.samplers.take_over(p)
 
     def postprocess(self, p, processed, *arguments):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)
@@ -104,10 +115,11 @@ def _pasted(name):
 
 def _add_axes():
     for data in scripts.scripts_data:
-        if data.script_class.__module__ == "xyz_grid.py":
+        if data.script_class.__module__.endswith("xyz_grid.py"):
             xyz.add_axes(data.module)
 
 
-host.register_samplers()
-script_callbacks.on_cfg_denoiser(host.on_cfg_denoiser)
-script_callbacks.on_before_ui(_add_axes)
+if HOST.samplers is not None:
+    HOST.samplers.register()
+    script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
+    script_callbacks.on_before_ui(_add_axes)

@@ -9,6 +9,7 @@ import base64
 import binascii
 import dataclasses
 import io
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,9 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from asyndm.infotext import NOTE_KEY
 from asyndm.run import Frame
 from asyndm.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.ui import WEBUI_FIELDS, settings_of
+
+log = logging.getLogger("asyndm")
 
 TITLE = "AsynDM"
 # On the processing object: the plan of the run in progress.
@@ -41,7 +45,8 @@ SAMPLERS = (
     SamplerFace("AsynDM DPM++ 2M", "dpmpp_2m", "DPM++ 2M"),
 )
 _OWN = {face.name: face for face in SAMPLERS}
-_TWINS = {**{face.twin: face for face in SAMPLERS}, "DDIM": _OWN["AsynDM Euler"]}
+# Hosts before schedule types name the same sampler once more for every schedule.
+_TWINS = {face.twin: face for face in SAMPLERS} | {"DPM++ 2M Karras": SAMPLERS[2]}
 
 
 def is_own(sampler: str) -> bool:
@@ -52,7 +57,14 @@ def is_own(sampler: str) -> bool:
 def face_for(sampler: str) -> tuple[SamplerFace, bool]:
     """(our sampler for the one the user selected, whether it is its equal)."""
     face = _OWN.get(sampler) or _TWINS.get(sampler)
+    if sampler == "DDIM":  # the host's is another loop, with Euler's result
+        face = _OWN["AsynDM Euler"]
     return (face, True) if face else (SAMPLERS[0], False)
+
+
+def is_twin(sampler: str) -> bool:
+    """True for a sampler of the host's whose function ours can stand in for."""
+    return sampler in _TWINS
 
 
 @dataclass
@@ -91,6 +103,31 @@ class Plan:
     @property
     def on(self) -> bool:
         return self.settings is not None and self.settings.enabled
+
+
+def note(p: Any, plan: Plan, text: str) -> None:
+    """One line for the user: in the log, below the image and in its parameters.
+
+    Args:
+        p: the host's processing object.
+        plan: of its job.
+        text: a sentence.
+    """
+    line = f"AsynDM: {text}"
+    if line not in plan.notes:
+        plan.notes.append(line)
+    announce(p, plan)
+
+
+def announce(p: Any, plan: Plan) -> None:
+    """Say the plan's notes where a user, an API client and a reader of the log will see them."""
+    for line in plan.notes:
+        if line not in p.comments:
+            log.warning(line)
+            p.comment(line)
+    notes = [line.removeprefix("AsynDM: ") for line in plan.notes]
+    if notes:
+        p.extra_generation_params[NOTE_KEY] = " ".join(notes)
 
 
 def make_plan(

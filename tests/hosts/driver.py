@@ -33,7 +33,8 @@ FLAGS = """--use-cpu all --no-half --precision full --skip-torch-cuda-test --ski
 --no-download-sd-model --do-not-download-clip --disable-console-progressbars --no-hashing --api
 --disable-safe-unpickle""".split()
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
-OURS = "asyndm.hosts.a1111"  # of the extension, what holds on to the host's modules
+# What of the extension holds on to the host's modules.
+OURS = tuple(f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers"))
 
 
 class WebUI:

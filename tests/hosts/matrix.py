@@ -55,8 +55,8 @@ def run(host, kind: str, batch: int, prompt: str, ending: str) -> str | None:
     """What is wrong with one cell; None = nothing."""
     from modules import script_callbacks
     from modules.shared import state
-    from test_a1111 import PROMPT, Traces, make
-    from test_a1111 import PROMPTS as TEXTS
+    from test_host import PROMPT, Traces, make
+    from test_host import PROMPTS as TEXTS
 
     traces = Traces(host)
     asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": 4}

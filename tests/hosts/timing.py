@@ -30,7 +30,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     from driver import Host
     from modules import sd_samplers_kdiffusion
-    from test_a1111 import make, ticked
+    from test_host import make, ticked
 
     host = Host()
     host.checkpoint(options.model)

@@ -158,9 +158,9 @@ def test_selecting_the_sampler_is_enough(host, traces):
 
 
 def test_the_samplers_are_listed_once_even_after_a_reload(host):
-    from asyndm.hosts import a1111
+    from asyndm.hosts import detect
 
-    a1111.register_samplers()
+    detect.find_host().samplers.register()
     names = [item["name"] for item in host.api.get_samplers()]
     assert [name for name in names if name.startswith("AsynDM")] == [own for own, _ in TWINS]
     from modules import sd_samplers
@@ -294,8 +294,10 @@ def test_steps_without_unconditional_rows(host, traces, option):
 
 
 def test_where_words_lie_among_the_tokens(host):
-    from asyndm.hosts.a1111_prompts import tokenize
+    from asyndm.hosts import detect
     from asyndm.words import find_tokens
+
+    tokenize = detect.find_host().samplers.run.tokenize
 
     def at(word, text):
         return find_tokens(word, tokenize(text)[0])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_a1111 import PROMPT, Traces, apart, make, ticked
+from test_host import PROMPT, Traces, apart, make, ticked
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"

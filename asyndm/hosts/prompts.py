@@ -1,13 +1,13 @@
-"""AUTOMATIC1111: where a prompt's objects lie among the tokens the network sees.
+"""In a WebUI: where a prompt's objects lie among the tokens the network sees.
 
-A1111 splits a prompt at AND, lets ``[a:b:0.5]`` change it over the steps, and encodes it in chunks
+WebUIs split a prompt at AND, let ``[a:b:0.5]`` change it over the steps, and encode it in chunks
 of 77 tokens (BREAK starts a new one): position = 77 * chunk + index. All of that is asked of the
 host's own functions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from asyndm.words import ObjectWord, match_objects, objects_of
 _CHUNK = 77
 # What the tokens of a textual inversion are called, whose ids say nothing; a word of its own.
 _NAMELESS = "</w>"
+# (strings by position, for the first position of each textual inversion all of its)
+Tokens = tuple[list[str], dict[int, list[int]]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class PromptWords:
         expression: the user's object words, "" = found in each prompt.
         conditioning: the host's ``MulticondLearnedConditioning`` of these prompts.
         steps, hires_steps: what the host scheduled the prompts with.
+        tokenize: text -> its tokens as the loaded model sees them.
 
     Attributes:
         objects: [B] of tuples; all filled up to the same number with None.
@@ -57,9 +60,11 @@ class PromptWords:
         conditioning: Any,
         steps: int,
         hires_steps: int | None,
+        tokenize: Callable[[str], Tokens],
     ) -> None:
+        self._tokenize = tokenize
         self._positions: dict[tuple[str, str], list[int]] = {}
-        self._tokens: dict[str, tuple[list[str], dict[int, list[int]]]] = {}
+        self._tokens: dict[str, Tokens] = {}
         found = [objects_of(prompt, expression) for prompt in prompts]
         most = max(map(len, found))
         self.objects: list[tuple[ObjectWord | None, ...]] = [
@@ -101,26 +106,21 @@ class PromptWords:
     def _find(self, word: ObjectWord, text: str) -> list[int]:
         key = (word.text, text)
         if key not in self._positions:
-            tokens, embeddings = self._tokenize(text)
+            tokens, embeddings = self._read(text)
             matched, _ = match_objects([word], tokens)
             at = matched.get(word.text, [])
             # A textual inversion is found by its first vector and takes the others along.
             self._positions[key] = sorted({q for p in at for q in embeddings.get(p, [p])})
         return self._positions[key]
 
-    def _tokenize(self, text: str) -> tuple[list[str], dict[int, list[int]]]:
+    def _read(self, text: str) -> Tokens:
         if text not in self._tokens:
-            self._tokens[text] = tokenize(text)
+            self._tokens[text] = self._tokenize(text)
         return self._tokens[text]
 
 
-def tokenize(text: str) -> tuple[list[str], dict[int, list[int]]]:
-    """The tokens of a text as the loaded model sees them.
-
-    Returns:
-        (strings by position, for the first position of each textual inversion all of its).
-    """
-    encoder = _text_encoder()
+def classic_tokens(encoder: Any, text: str) -> Tokens:
+    """The tokens of a text by a text encoder of the WebUI's kind, with ``tokenize_line``."""
     chunks, _ = encoder.tokenize_line(text)
     tokens: list[str] = []
     embeddings: dict[int, list[int]] = {}
@@ -136,15 +136,6 @@ def tokenize(text: str) -> tuple[list[str], dict[int, list[int]]]:
             embeddings[place + first] = [place + position for position in vectors]
         tokens += words
     return tokens, embeddings
-
-
-def _text_encoder() -> Any:
-    """The encoder whose positions the cross-attention sees: SDXL has several, alike in position."""
-    model = shared.sd_model.cond_stage_model
-    for encoder in (model, *getattr(model, "embedders", ())):
-        if hasattr(encoder, "tokenize_line"):
-            return encoder
-    raise ValueError("AsynDM: this model's text encoder does not say how it reads a prompt.")
 
 
 def _strings(encoder: Any, ids: Sequence[int]) -> list[str]:

@@ -1,0 +1,179 @@
+"""Forge main, Forge Neo, reForge and Forge Classic: around the network by the predictor.
+
+All of them keep a predictor on the model (``predictor``, in the older line ``model_sampling``) that
+scales the network's input and turns its output into the denoised prediction. Both methods are
+shadowed on the instance for one sampling call. ``model_function_wrapper``, a single slot that other
+extensions use, is left to them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from modules import shared
+from torch import Tensor, nn
+
+from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
+from asyndm.hosts.prompts import Tokens, classic_tokens
+from asyndm.hosts.webui import Plan
+from asyndm.network import RowsMismatch, UnsupportedNetwork
+from asyndm.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
+from asyndm.run import UNCONDITIONAL, Rows
+
+_COND = 0  # in the backends' cond_or_uncond
+_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+
+
+class ForgeRun(HostRun):
+    """One asynchronous sampling call in a WebUI of the Forge family."""
+
+    def __init__(self, plan: Plan, job: SamplingCall) -> None:
+        self._parts = 0  # of the prompt in this step's network calls
+        self._seen = 0  # conditional chunks that network calls of this step have had
+        self._row_maps: dict[tuple, Rows] = {}
+        super().__init__(plan, job)
+
+    @staticmethod
+    def tokenize(text: str) -> Tokens:
+        model = shared.sd_model
+        encoders = [getattr(model, name, None) for name in _ENGINES]  # backend/
+        older = getattr(model, "cond_stage_model", None)  # ldm_patched/
+        encoders += [older, *getattr(older, "embedders", ())]
+        for encoder in encoders:
+            if hasattr(encoder, "tokenize_line"):
+                return classic_tokens(encoder, text)
+        raise UnsupportedNetwork("This model's text encoder does not say how it reads a prompt.")
+
+    def check_model(self) -> None:
+        self.parametrise()
+
+    def wrapper(self) -> Any:
+        model = self._model()
+        return getattr(model, "predictor", None) or model.model_sampling
+
+    def network(self) -> nn.Module:
+        return self._model().diffusion_model
+
+    def _model(self) -> Any:
+        return self.denoiser.inner_model.inner_model.forge_objects.unet.model
+
+    def parametrise(self) -> Parametrisation:
+        predictor = self.wrapper()
+        kind = getattr(predictor, "prediction_type", None)
+        if kind is None:  # ldm_patched/ says it by the classes the predictor is made of
+            names = {base.__name__ for base in type(predictor).__mro__}
+            continuous = any("Continuous" in name for name in names)
+            if not continuous and not names & {"EDM", "X0", "CONST"}:
+                kind = next((k for k in ("V_PREDICTION", "EPS") if k in names), None)
+        make = {
+            "epsilon": EpsParametrisation,
+            "EPS": EpsParametrisation,
+            "v_prediction": VParametrisation,
+            "V_PREDICTION": VParametrisation,
+        }.get(kind)
+        sigmas = getattr(predictor, "sigmas", None)
+        if make is None or "Continuous" in type(predictor).__name__ or sigmas is None:
+            name = type(self.network()).__name__
+            raise UnsupportedNetwork(
+                f"This model ({name}) is none of Stable Diffusion 1, 2 and XL; AsynDM does not "
+                "support it yet."
+            )
+        return make(1 / (1 + sigmas.detach().double().cpu() ** 2))
+
+    def timesteps(self, sigmas: Tensor) -> Tensor:
+        """The predictors take the nearest whole number of their table."""
+        last = len(self.parametrisation.sigmas) - 1
+        return self.parametrisation.timestep(sigmas).clamp(0, last).round()
+
+    def begin_step(self, params: Any) -> None:
+        # The host lays out as many parts (AND) as the shortest prompt of the batch has.
+        self._parts = min(len(c) for c in self.denoiser.sampler.sampler_extra_args["cond"].batch)
+        self._seen = 0
+        if self._blends_first():
+            self._level_known(params)
+
+    def _blends_first(self) -> bool:
+        """Whether the host lays noisy known latents over the kept region before the network."""
+        if self.denoiser.mask is None:
+            return False
+        forward = inspect.unwrap(type(self.denoiser).forward)
+        # reForge and Neo do so only for samplers that ask for it; the others always.
+        asks = "mask_before_denoising" in forward.__code__.co_names
+        return self.denoiser.mask_before_denoising if asks else True
+
+    def _level_known(self, params: Any) -> None:
+        """The host's blend is noisy at its own sigma: bring that noise to every pixel's."""
+        time = self.call.pixel_time
+        if time is None:
+            return
+        mask, nmask = self.denoiser.mask, self.denoiser.nmask
+        clean = self.latents * nmask + self.denoiser.init_latent * mask
+        host = params.sigma.view(-1, 1, 1, 1)
+        levelled = clean + (params.x - clean) * (time.sigma_map().to(host) / host)
+        params.x = levelled.to(params.x.dtype)
+
+    # --- around the network ---
+
+    @contextmanager
+    def around_network(self) -> Iterator[None]:
+        predictor, parametrisation = self.wrapper(), self.parametrise()
+        scale, denoise = predictor.calculate_input, predictor.calculate_denoised
+
+        def calculate_input(sigma: Tensor, noise: Tensor) -> Tensor:  # the host's names
+            level = self._level(noise)
+            return scale(sigma, noise) if level is None else noise * parametrisation.c_in(level)
+
+        def calculate_denoised(sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+            level = self._level(model_input)
+            if level is None:
+                return denoise(sigma, model_output, model_input)
+            return parametrisation.denoised(model_input, model_output, level)
+
+        with ExitStack() as stack:
+            stack.enter_context(shadowed(predictor, "calculate_input", calculate_input))
+            stack.enter_context(shadowed(predictor, "calculate_denoised", calculate_denoised))
+            hook = self.network().register_forward_pre_hook(self._see_rows, with_kwargs=True)
+            stack.callback(hook.remove)
+            yield
+
+    def _level(self, x: Tensor) -> Tensor | None:
+        """The noise level of every pixel of a network call's rows, [rows, 1, H, W]."""
+        time = self.call.pixel_time
+        if time is None:
+            return None
+        size = tuple(self.job.x.shape[-2:])
+        if tuple(x.shape[-2:]) != size or len(x) % self.batch:
+            raise UnsupportedNetwork(
+                f"The network is shown pieces of {x.shape[-2]}x{x.shape[-1]} instead of the whole "
+                f"{size[0]}x{size[1]} latents (MultiDiffusion?): switch off what cuts the image."
+            )
+        return time.sigma_map().repeat(len(x) // self.batch, 1, 1, 1)
+
+    def _see_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Before the network: which image and which part of its prompt each row belongs to."""
+        x = args[0] if args else kwargs["x"]
+        kinds = tuple(kwargs.get("transformer_options", {}).get("cond_or_uncond", ()))
+        if len(x) % self.batch:
+            raise RowsMismatch(f"A network call of {len(x)} rows does not fit {self.batch} images.")
+        if len(kinds) * self.batch != len(x):  # another extension's call of its own
+            kinds = (None,) * (len(x) // self.batch)
+        parts = []
+        for kind in kinds:
+            part = UNCONDITIONAL
+            if kind == _COND:  # in reverse order, also when they are split over several calls
+                part = max(self._parts - 1 - self._seen, UNCONDITIONAL)
+                self._seen += 1
+            parts.append(part)
+        self.call.rows = self._row_map(tuple(parts), x.device)
+
+    def _row_map(self, parts: tuple[int, ...], device: torch.device) -> Rows:
+        key = (parts, device)
+        if key not in self._row_maps:
+            images = [image for _ in parts for image in range(self.batch)]
+            rows = [part for part in parts for _ in range(self.batch)]
+            self._row_maps[key] = Rows.of(images, rows, device)
+        return self._row_maps[key]

@@ -1,0 +1,390 @@
+"""One asynchronous run inside a WebUI: what all hosts share.
+
+The host keeps its scalar sigma for everything it does itself. The map of noise levels acts
+around the network only, below the CFG denoiser, and only for as long as one sampling call lasts,
+so that previews, masks and other extensions see the true latents and the true denoised
+prediction. How a host is entered there is told by its own file.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from modules import sd_samplers, shared
+from torch import Tensor, nn
+
+from asyndm.hosts import webui
+from asyndm.hosts.prompts import PromptWords, Tokens
+from asyndm.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
+from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
+from asyndm.parametrisation import Parametrisation
+from asyndm.run import Director, NetworkCall
+from asyndm.sampling import sample_asyndm
+from asyndm.settings import Settings, SettingsError
+
+_RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class SamplingCall:
+    """What the host calls a sampler's function with.
+
+    Attributes:
+        rule: of the update, see :mod:`asyndm.stepping`.
+        twin: the host's own function of that rule.
+        denoiser: the host's CFG denoiser.
+        x: the latents it starts from, [B, C, H, W].
+        sigmas: the host's whole list, [calls + 1].
+    """
+
+    rule: str
+    twin: Callable[..., Tensor]
+    denoiser: Any
+    x: Tensor
+    sigmas: Tensor
+    extra_args: dict[str, Any] | None
+    callback: Callable[[dict], None] | None
+    disable: bool | None
+    eta: float
+
+    def run_twin(self, callback: Callable[[dict], None] | None = None) -> Tensor:
+        """The same call of the host's own sampler."""
+        extra = {"eta": self.eta} if self.rule == "ddpm" else {}
+        callback = callback or self.callback
+        return self.twin(
+            self.denoiser, self.x, self.sigmas, self.extra_args, callback, self.disable, **extra
+        )
+
+
+def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
+    """The latents at the end of the host's list: asynchronous where the job's plan says so."""
+    p = job.denoiser.p
+    plan = getattr(p, webui.ATTRIBUTE, None)
+    if plan is None:  # chosen as a sampler where the script does not run
+        plan = webui.Plan(Settings(enabled=True))
+    skipped = getattr(p, "_ad_inner", False)  # ADetailer's inner passes repaint small regions
+    if not plan.on or skipped or (is_hires(p) and not plan.settings.hires):
+        return job.run_twin()
+    first = job.denoiser.step
+    try:
+        run = kind(plan, job)
+        return run.sample() if run.moves else job.run_twin()
+    except (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError) as error:
+        if job.denoiser.step != first:
+            raise  # the latents are at mixed noise levels: nothing else can finish them
+        webui.note(p, plan, f"{_one_line(error)} The image is synchronous.")
+        return job.run_twin()
+
+
+def on_cfg_denoiser(params: Any) -> None:
+    """Registered once with the host; does nothing unless a run of ours is in progress."""
+    run = getattr(params.denoiser, _RUN, None)
+    if run is not None:
+        run.before_network(params)
+
+
+class HostRun(ABC):
+    """One asynchronous sampling call.
+
+    Args:
+        plan: of the job, with settings that are on.
+        job: the host's call.
+
+    Raises:
+        SettingsError: something this run cannot use, in one line.
+        UnsupportedNetwork: a model AsynDM cannot steer.
+    """
+
+    reads = True  # masks are read from attention in the call in progress
+
+    def __init__(self, plan: webui.Plan, job: SamplingCall) -> None:
+        self.settings, self.plan, self.job = plan.settings, plan, job
+        self.denoiser, self.p = job.denoiser, job.denoiser.p
+        self.batch = job.x.shape[0]
+        self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
+        self.check_model()
+        self.parametrisation = self.parametrise()
+        self.words = self._words() if self.settings.mask_source != "given" else None
+        self.capture: AttentionCapture | None = None
+        if self.words is not None:
+            self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
+            self.curvatures = self.words.curvatures(self.settings.curvature)
+        else:
+            self.curvatures = [self.settings.curvature]
+        self.call = NetworkCall()
+        self._attached: ExitStack | None = None
+        self._to: tuple | None = None
+
+    # --- what a host has to say ---
+
+    @staticmethod
+    @abstractmethod
+    def tokenize(text: str) -> Tokens:
+        """The tokens of a text as the loaded model sees them."""
+
+    @abstractmethod
+    def check_model(self) -> None:
+        """Refuse what AsynDM cannot look into.
+
+        Raises:
+            UnsupportedNetwork: in one line for the user.
+        """
+
+    @abstractmethod
+    def wrapper(self) -> Any:
+        """What stands between the CFG denoiser and the network now; another one after a refiner."""
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network now in use."""
+
+    @abstractmethod
+    def parametrise(self) -> Parametrisation:
+        """What the model in use predicts.
+
+        Raises:
+            UnsupportedNetwork: something AsynDM has no formula for.
+        """
+
+    @abstractmethod
+    def timesteps(self, sigmas: Tensor) -> Tensor:
+        """The timesteps the host would give the network at these noise levels, [R] -> [R]."""
+
+    @abstractmethod
+    def around_network(self) -> AbstractContextManager[None]:
+        """The map of noise levels around the network, for as long as the block lasts."""
+
+    @abstractmethod
+    def begin_step(self, params: Any) -> None:
+        """The host is about to call the network for one step, in one call or several."""
+
+    # --- the run ---
+
+    @property
+    def moves(self) -> bool:
+        """False where nothing could ever be asynchronous."""
+        led = self.settings.lead > 0 and self.denoiser.nmask is not None
+        if self.words is not None and not self.words.matched:
+            named = ", ".join(self.words.unmatched) or "none found"
+            self._note(f"no object word is in the prompt ({named}). The image is synchronous.")
+            return False
+        return led or any(k > 0 for k in self.curvatures)
+
+    def sample(self) -> Tensor:
+        """The latents at the end of the host's list."""
+        job = self.job
+        self._tell_words()
+        setattr(self.denoiser, _RUN, self)
+        try:
+            source = self._source()
+            director = self._director(source)
+            self.call = director.call
+            self.reads = isinstance(source, DynamicMasks)
+            image = sample_asyndm(
+                self._denoise,
+                job.x,
+                job.sigmas,
+                job.extra_args,
+                job.callback,
+                job.disable,
+                director=director,
+                rule=job.rule,
+                eta=job.eta,
+                # As the host's own samplers draw it: an image's noise depends on its seed alone.
+                noise_sampler=lambda sigma, sigma_next: self.p.rng.next(),
+            )
+        finally:
+            self._detach()
+            delattr(self.denoiser, _RUN)
+        if director.history is not None:
+            matched = self.words.matched if self.words is not None else {}
+            self.plan.shots.append(
+                webui.Shot(
+                    getattr(self.p, "iteration", 0),
+                    is_hires(self.p),
+                    ", ".join(matched) or "painted",
+                    director.history.frames(),
+                )
+            )
+        return image
+
+    def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
+        self.latents = x
+        return self.denoiser(x, sigma, **extra_args)
+
+    def before_network(self, params: Any) -> None:
+        """The ``cfg_denoiser`` callback: after a refiner switch, before the network's calls."""
+        self._attach()
+        self.begin_step(params)
+        if self.words is not None and self.capture is not None:
+            columns = self.words.columns(self.denoiser.step)
+            if columns != self.capture.columns:
+                self.capture.aim(columns)
+
+    def _attach(self) -> None:
+        """Hooks in the network and around it; anew where a refiner brought another one."""
+        network = self.network()
+        now = (self.wrapper(), network, self.call, self.reads)
+        if self._to is not None and all(a is b for a, b in zip(self._to, now)):
+            return
+        self._detach()
+        self.check_model()
+        stack = ExitStack()
+        try:
+            stack.enter_context(self.around_network())
+            stack.enter_context(attach(network, self.call, self.capture if self.reads else None))
+        except BaseException:
+            stack.close()
+            raise
+        self._attached, self._to = stack, now
+
+    def _detach(self) -> None:
+        stack, self._attached, self._to = self._attached, None, None
+        if stack is not None:
+            stack.close()
+
+    # --- what it is made of ---
+
+    def _words(self) -> PromptWords:
+        p, hires = self.p, is_hires(self.p)
+        prompts = (getattr(p, "hr_prompts", None) or p.prompts) if hires else p.prompts
+        return PromptWords(
+            prompts,
+            self.settings.objects,
+            self.denoiser.sampler.sampler_extra_args["cond"],
+            getattr(p, "firstpass_steps", p.steps),
+            _hires_steps(p) if hires else None,
+            self.tokenize,
+        )
+
+    def _tell_words(self) -> None:
+        if self.words is None:
+            return
+        self.p.comment(f"AsynDM objects: {webui.describe_match(self.words.matched)}")
+        if self.words.unmatched:
+            named = ", ".join(repr(word) for word in self.words.unmatched)
+            self._note(f"objects: {named} is not in the prompt; it steers nothing.")
+
+    def _note(self, text: str) -> None:
+        webui.note(self.p, self.plan, text)
+
+    def _source(self) -> MaskSource:
+        settings = self.settings
+        if settings.mask_source == "given":
+            return GivenMasks(self._given().to(self.job.x.device), settings.curvature)
+        if settings.mask_source == "fixed":
+            return GivenMasks.from_maps(
+                self._base_pass(),
+                self.curvatures,
+                threshold=settings.threshold,
+                soft=settings.soft,
+            )
+        return DynamicMasks(
+            self.capture,
+            self.curvatures,
+            threshold=settings.threshold,
+            smoothing=settings.smoothing,
+            soft=settings.soft,
+        )
+
+    def _given(self) -> Tensor:
+        """The painted region: inpainting's own, or the accordion's mask. bool [H, W]."""
+        if self.denoiser.nmask is not None:
+            return _one_mask(self.denoiser.nmask) >= 0.5
+        if self.plan.painted is None:
+            raise SettingsError(
+                "mask_source: nothing is painted; paint a mask in the accordion or use inpaint."
+            )
+        return torch.from_numpy(webui.mask_cells(self.plan.painted, tuple(self.job.x.shape[-2:])))
+
+    def _director(self, source: MaskSource) -> Director:
+        nmask = self.denoiser.nmask
+        return Director.from_settings(
+            self.settings,
+            self.parametrisation,
+            source,
+            allowed=None if nmask is None else _one_mask(nmask),
+            known=None if nmask is None else self.denoiser.init_latent,
+            timestep=self.timesteps,
+            record=self.settings.show_masks or self.settings.save_masks,
+        )
+
+    def _base_pass(self) -> Tensor:
+        """Attention averaged over a synchronous pass, [B, O, gh, gw]; the run starts afresh."""
+        if getattr(self.p, "refiner_checkpoint_info", None) is not None:
+            raise SettingsError(
+                "mask_source: fixed masks need two passes, and a refiner changes the model in the "
+                "first; choose dynamic."
+            )
+        average = MapAverage()
+
+        def collect(state: dict) -> None:
+            average.add(self.capture.read())
+            shared.state.sampling_step = state["i"]
+
+        step, random = self.denoiser.step, _random_state(self.p.rng)
+        device = self.job.x.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self.job.run_twin(collect)
+        self.denoiser.step = step
+        _restore_random(self.p.rng, random)
+        return average.read()
+
+
+def is_hires(p: Any) -> bool:
+    """True in the second pass of hires fix."""
+    return bool(getattr(p, "is_hr_pass", False))
+
+
+@contextmanager
+def shadowed(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute set on the instance, and as it was afterwards."""
+    own = vars(owner)
+    before = own.get(name, _ABSENT)
+    own[name] = value
+    try:
+        yield
+    finally:
+        if before is _ABSENT:
+            own.pop(name, None)
+        else:
+            own[name] = before
+
+
+def _hires_steps(p: Any) -> int:
+    """The steps the host schedules a second pass's prompts with."""
+    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+    steps = p.hr_second_pass_steps or p.steps
+    return config.total_steps(steps) if config else steps
+
+
+def _one_mask(mask: Tensor) -> Tensor:
+    """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
+    return mask[..., 0, :, :]
+
+
+def _random_state(rng: Any) -> list[Any]:
+    return [
+        g.get_state() if isinstance(g, torch.Generator) else copy.deepcopy(g.__dict__)
+        for g in rng.generators
+    ]
+
+
+def _restore_random(rng: Any, states: list[Any]) -> None:
+    for generator, state in zip(rng.generators, states):
+        if isinstance(generator, torch.Generator):
+            generator.set_state(state)
+        else:
+            generator.__dict__.update(state)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if text.endswith(".") else text + "."

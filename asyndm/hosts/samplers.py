@@ -1,0 +1,119 @@
+"""The samplers of AsynDM in a WebUI: in its list, and in the place of the one a user selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from modules import sd_samplers, sd_samplers_common, sd_samplers_kdiffusion, shared
+from modules.sd_samplers_kdiffusion import KDiffusionSampler
+
+from asyndm.hosts import hosted, webui
+
+_TWINS = {
+    "ddpm": "sample_euler_ancestral",
+    "euler": "sample_euler",
+    "dpmpp_2m": "sample_dpmpp_2m",
+}
+
+
+class HostSamplers:
+    """AsynDM's samplers in one host.
+
+    Args:
+        run: how the host is entered around its network.
+
+    Attributes:
+        functions: by rule, in k-diffusion's form: (model, x, sigmas, extra_args, callback, disable)
+            and for "ddpm" (the paper's rule) eta.
+    """
+
+    def __init__(self, run: type[hosted.HostRun]) -> None:
+        self.run = run
+        self.functions = {
+            "ddpm": self._ancestral(),
+            "euler": self._plain("euler"),
+            "dpmpp_2m": self._plain("dpmpp_2m"),
+        }
+
+    # The host reads a function's signature: only what is named there is handed in.
+
+    def _ancestral(self) -> Callable:
+        def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0):
+            return self._sample("ddpm", model, x, sigmas, extra_args, callback, disable, eta)
+
+        return asyndm
+
+    def _plain(self, rule: str) -> Callable:
+        def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None):
+            return self._sample(rule, model, x, sigmas, extra_args, callback, disable, 0.0)
+
+        return asyndm
+
+    def _sample(self, rule: str, *arguments: Any) -> Any:
+        twin = getattr(_host_functions(), _TWINS[rule])
+        return hosted.sample(self.run, hosted.SamplingCall(rule, twin, *arguments))
+
+    def register(self) -> None:
+        """Put the samplers into the host's list, once."""
+        own = {face.name for face in webui.SAMPLERS}
+        # Reload UI runs this again while the host keeps its list: take out what was there.
+        sd_samplers.all_samplers[:] = [s for s in sd_samplers.all_samplers if s.name not in own]
+        hidden = getattr(shared.cmd_opts, "asyndm_hide_samplers", False)
+        for face in webui.SAMPLERS:
+            data = self._data(face)
+            if not hidden:
+                sd_samplers.all_samplers.append(data)
+            sd_samplers.all_samplers_map[face.name] = data
+        resolve = getattr(sd_samplers, "get_sampler_and_scheduler", None)
+        if hasattr(resolve, "cache_clear"):
+            resolve.cache_clear()
+        sd_samplers.set_samplers()
+
+    def _data(self, face: webui.SamplerFace) -> sd_samplers_common.SamplerData:
+        alias = face.name.lower().replace(" ", "_").replace("+", "p")
+        twin = sd_samplers.all_samplers_map.get(face.twin)
+        options = dict(twin.options) if twin is not None else {}
+        construct = partial(_construct, self.functions[face.rule])
+        return sd_samplers_common.SamplerData(face.name, construct, [alias], options)
+
+    def choose(self, p: Any, plan: webui.Plan) -> None:
+        """When a job that is on begins: ours in the place of samplers without a form of their own.
+
+        This early, because the host counts the calls of a sampler when it schedules the prompts.
+        """
+        first = p.sampler_name
+        p.sampler_name = _name_for(p, plan, first)
+        if not getattr(p, "enable_hr", False):
+            return
+        second = getattr(p, "hr_sampler_name", None) or first
+        if plan.settings.hires:
+            second = _name_for(p, plan, second)
+        p.hr_sampler_name = None if second == p.sampler_name else second
+
+    def take_over(self, p: Any) -> None:
+        """Before a sampling call of a job that is on: our function in a sampler that is a twin."""
+        name = p.sampler.config.name
+        if webui.is_twin(name) and isinstance(p.sampler, KDiffusionSampler):
+            face, _ = webui.face_for(name)
+            p.sampler.func = self.functions[face.rule]
+
+
+def _construct(function: Callable, model: Any) -> KDiffusionSampler:
+    return KDiffusionSampler(function, model)
+
+
+def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
+    face, equal = webui.face_for(name)
+    if not equal:
+        webui.note(
+            p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
+        )
+    return name if webui.is_own(name) or webui.is_twin(name) else face.name
+
+
+def _host_functions() -> Any:
+    """The module the host takes its own k-diffusion samplers from; reForge has two to choose."""
+    chosen = getattr(sd_samplers_kdiffusion, "sampling", None)
+    return chosen or sd_samplers_kdiffusion.k_diffusion.sampling
