@@ -10,14 +10,20 @@ from modules import images, script_callbacks, scripts
 
 from asyndm import infotext, preview, ui, xyz
 from asyndm.hosts import detect, webui
-from asyndm.hosts.gradio_shim import upload
+from asyndm.hosts.gradio_shim import mask_canvas, with_js
 
 # All of this now: the extension's folder can be imported from only while its scripts load.
 HOST = detect.find_host()
 if HOST.samplers is not None:
+    from modules.infotext_utils import image_from_url_text
     from modules.ui_components import InputAccordion
 
     from asyndm.hosts.hosted import on_cfg_denoiser
+
+PAINTING = (
+    "Paint over the object, or load a mask (white = object). In img2img the inpaint mask takes "
+    "its place."
+)
 
 try:
     from modules.infotext_utils import PasteField
@@ -50,12 +56,26 @@ class AsynDMScript(scripts.Script):
                 prefix=prefix,
             )
             with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
-                mask = upload(label="White = object", elem_id=f"{prefix}_mask")
+                gr.Markdown(PAINTING)
+                self.paint_over = gr.Button("Paint over the last image", size="sm")
+                self.mask = mask_canvas("Mask", f"{prefix}_mask")
         self.infotext_fields = [
             PasteField(component, _pasted(name)) for name, component in controls.components.items()
         ]
         self.paste_field_names = [infotext.KEY]
-        return [*controls.inputs(), mask]
+        return [*controls.inputs(), *self.mask]
+
+    def after_component(self, component, **kwargs):
+        tab = "img2img" if self.is_img2img else "txt2img"
+        if kwargs.get("elem_id") == f"{tab}_gallery" and getattr(self, "mask", None):
+            with_js(
+                self.paint_over.click,
+                "extract_image_from_gallery",
+                fn=_picture,
+                inputs=[component],
+                outputs=[self.mask[0]],
+                show_progress=False,
+            )
 
     def before_process(self, p, *arguments):
         if HOST.samplers is None:
@@ -106,6 +126,11 @@ class AsynDMScript(scripts.Script):
                     p=p,
                     suffix="-asyndm",
                 )
+
+
+def _picture(gallery):
+    """The chosen picture of the gallery, through the host's own check of what it may read."""
+    return image_from_url_text(gallery) if gallery else None
 
 
 def _pasted(name):

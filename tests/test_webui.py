@@ -145,6 +145,9 @@ def test_everything_a_user_reads_is_translated(language):
     for name in ui.WEBUI_FIELDS:
         face = ui.FACES[name]
         shown |= {face.label, face.info, face.placeholder, *(face.choices or {}).values()}
+    script = (Path(__file__).parents[1] / "scripts" / "asyndm_script.py").read_text()
+    shown |= {"Mask for 'painted'", "Paint over the last image"}
+    assert all(text in script for text in ("Mask for 'painted'", "Paint over the last image"))
     assert shown - {None} <= set(words)
     assert all(words.values())
 
@@ -161,6 +164,33 @@ def test_masks_from_a_client():
     for value in ("&&&", base64.b64encode(b"text").decode(), np.zeros((2, 2, 2)), 3):
         with pytest.raises(SettingsError, match="^mask"):
             webui.decode_mask(value)
+
+
+def test_masks_from_a_canvas():
+    photo = Image.new("RGB", (20, 10), "red")
+    sketch = Image.new("RGB", (20, 10))  # Gradio 3: white strokes on black
+    sketch.paste((255, 255, 255), (0, 0, 10, 10))
+    strokes = Image.new("RGBA", (20, 10))  # Forge: strokes are what is opaque
+    strokes.paste((10, 20, 30, 200), (0, 0, 10, 10))
+    nothing = Image.new("RGBA", (20, 10))
+    drawn = Image.new("L", (20, 10))
+    drawn.paste(255, (0, 0, 10, 10))
+    left = np.arange(20) < 10
+    for values in (
+        [{"image": photo, "mask": sketch}],
+        [{"image": drawn, "mask": Image.new("RGB", (20, 10))}],
+        [photo, strokes],
+        [None, strokes],
+        [drawn, nothing],
+        [drawn, None],
+        [base64_of(drawn)],
+    ):
+        assert np.array_equal(webui.painted_mask(values) > 0.5, np.tile(left, (10, 1)))
+    for values in ([], [None], [None, None], [None, nothing], [{"image": None, "mask": None}]):
+        assert webui.painted_mask(values) is None
+    for values in ([{"image": photo, "mask": Image.new("RGB", (20, 10))}], [photo, nothing]):
+        with pytest.raises(SettingsError, match="nothing is painted"):
+            webui.painted_mask(values)
 
 
 def test_mask_cells_cover_half_or_the_most_covered():

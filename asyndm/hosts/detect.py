@@ -20,6 +20,7 @@ _NEEDED = {
     "modules.script_callbacks": ("on_cfg_denoiser", "on_before_ui"),
     "modules.prompt_parser": ("get_multicond_prompt_list",),
     "modules.ui_components": ("InputAccordion",),
+    "modules.infotext_utils": ("image_from_url_text",),
 }
 
 

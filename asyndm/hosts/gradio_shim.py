@@ -30,6 +30,49 @@ def upload(**kwargs: Any) -> gr.Image:
     return gr.Image(**options, source="upload", tool=None, image_mode="RGBA")
 
 
+def mask_canvas(label: str, elem_id: str) -> list[gr.components.Component]:
+    """A picture to paint a mask over, in a WebUI; :func:`asyndm.hosts.webui.painted_mask` reads it.
+
+    Returns:
+        The components whose values are the mask; the first takes a picture to paint over. Gradio
+        3: one, its own sketch. Forge: background and foreground of its canvas. Gradio 4 elsewhere:
+        one that a mask can only be loaded into.
+    """
+    if not GRADIO_4:
+        sketch = gr.Image(
+            label=label,
+            elem_id=elem_id,
+            source="upload",
+            tool="sketch",
+            type="pil",
+            image_mode="RGBA",
+            interactive=True,
+            height=360,
+            brush_color=BRUSH,
+        )
+        return [sketch]
+    try:
+        from modules_forge.forge_canvas.canvas import ForgeCanvas
+    except ImportError:
+        return [upload(label=label, elem_id=elem_id)]
+    made = ForgeCanvas(
+        elem_id=elem_id,
+        height=360,
+        scribble_color=BRUSH,
+        scribble_color_fixed=True,
+        scribble_width=20,
+        scribble_alpha=70,
+        scribble_alpha_fixed=True,
+        scribble_softness_fixed=True,
+    )
+    return [made.background, made.foreground]
+
+
+def with_js(listener: Any, js: str, **kwargs: Any) -> Any:
+    """Attach an event whose inputs pass through a JavaScript function first."""
+    return listener(**{"js" if GRADIO_4 else "_js": js}, **kwargs)
+
+
 def canvas(size: int, **kwargs: Any) -> gr.components.Component:
     """An empty square to paint on; :func:`painted` reads its value."""
     if GRADIO_4:

@@ -180,8 +180,43 @@ def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | Non
         arguments += defaults[len(arguments) :]
     settings = settings_of(arguments[:count], WEBUI_FIELDS)
     # A picture left in the accordion is nobody's business while another mask source is chosen.
-    painted = (*arguments, None)[count] if settings.mask_source == "given" else None
-    return settings, decode_mask(painted)
+    given = settings.mask_source == "given"
+    return settings, painted_mask(arguments[count:]) if given else None
+
+
+def painted_mask(values: Sequence[Any]) -> np.ndarray | None:
+    """The mask of the accordion's canvas as float [H, W] within [0, 1], or None.
+
+    Args:
+        values: Gradio 3's sketch, ``{"image": picture, "mask": strokes}``; or the background and
+            the foreground of Forge's canvas; or one picture, see :func:`decode_mask`. Where
+            nothing is painted the picture itself is the mask, if it is black and white.
+
+    Raises:
+        SettingsError: nothing is painted on a picture in colours, or :func:`decode_mask` refuses.
+    """
+    picture, strokes = (*values, None, None)[:2]
+    if isinstance(picture, dict):
+        picture, strokes = picture.get("image"), picture.get("mask")
+    elif len(values) < 2:
+        return decode_mask(picture)
+    painted = _strokes(strokes)
+    if painted is not None:
+        return painted
+    if isinstance(picture, Image.Image):
+        colours = np.asarray(picture.convert("RGB"), int)
+        if (np.ptp(colours, axis=2) > 40).mean() > 0.01:
+            raise SettingsError("mask: nothing is painted on the picture; paint over the object.")
+    return decode_mask(picture)
+
+
+def _strokes(drawn: Any) -> np.ndarray | None:
+    """What a brush left, as 0 and 1: by opacity, or by brightness on an opaque ground."""
+    if not isinstance(drawn, Image.Image):
+        return None
+    alpha = np.asarray(drawn.convert("RGBA"))[..., 3]
+    mask = alpha if alpha.min() < 255 else np.asarray(drawn.convert("L"))
+    return (mask > 127).astype(float) if (mask > 127).any() else None
 
 
 def schema() -> dict[str, Any]:

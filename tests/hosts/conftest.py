@@ -17,12 +17,13 @@ REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 # other test sees the modules it lends.
 @pytest.fixture(scope="session" if REAL else "module")
 def host():
-    """A running host with the extension and the checkpoint tiny-sd1 loaded."""
-    from driver import Host, StandIn, missing
+    """A running host with the extension and the checkpoint sd1 loaded."""
+    from driver import StandIn, missing, real_host
 
     if not REAL and missing():
-        pytest.skip(f"the stand-in of AUTOMATIC1111 needs {missing()}: see requirements/")
-    made = Host() if REAL else StandIn()
-    made.checkpoint("tiny-sd1")
+        pytest.skip(f"the stand-in of a WebUI needs {missing()}: see requirements/")
+    made = real_host()() if REAL else StandIn()
+    made.checkpoint("sd1")
+    made.txt2img(prompt="", steps=1)  # hosts leave notes on a model they use for the first time
     yield made
     made.close()

@@ -1,10 +1,11 @@
 """A WebUI in this process, driven through its own API object: a real one, or the stand-in.
 
-``ASYNDM_WEBUI_DIR`` names an AUTOMATIC1111 checkout with its repositories; the tests run with that
-checkout's Python. Its data folder (extensions, outputs, config) is a temporary one, so that the
-checkout stays as it is; checkpoints are taken from it. Without that variable the stand-in of
-``standin/`` is started. As a program, this file writes the images of one request, made by a host
-without the extension: ``driver.py OUT.npz < REQUEST.json``.
+``ASYNDM_WEBUI_DIR`` names a checkout of AUTOMATIC1111, Forge, reForge or Forge Classic, ready to
+run; the tests run with that checkout's Python. Its data folder (extensions, outputs, config) is a
+temporary one, so that the checkout stays as it is; checkpoints are taken from it: tiny-NAME or
+small-NAME for the names sd1, sd1-b, sd1-inpaint, sd2-v, sdxl. Without that variable the stand-in
+of ``standin/`` is started. As a program, this file writes the images of one request, made by a
+host without the extension: ``OUT=FILE.npz driver.py < REQUEST.json``.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ REPO = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("standin")
 # What the stand-in is made of besides the repository's own requirements.
 NEEDED = ("einops", "gradio", "k_diffusion", "ldm", "omegaconf", "torchdiffeq", "torchsde")
-FLAGS = """--use-cpu all --no-half --precision full --skip-torch-cuda-test --skip-version-check
---no-download-sd-model --do-not-download-clip --disable-console-progressbars --no-hashing --api
+COMMON_FLAGS = """--skip-torch-cuda-test --skip-version-check --no-download-sd-model
+--disable-console-progressbars --no-hashing --api""".split()
+A1111_FLAGS = """--use-cpu all --no-half --precision full --do-not-download-clip
 --disable-safe-unpickle""".split()
+FORGE_FLAGS = (
+    """--always-cpu --all-in-fp32 --attention-pytorch --skip-python-version-check""".split()
+)
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
 OURS = tuple(f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers"))
@@ -43,18 +48,39 @@ class WebUI:
     ``close`` leaves the process as it was before, where that is possible.
     """
 
+    name = "A1111"
+    backend = "A1111"  # "Forge" or "reForge" where the network is another one
+    # Forge noises what inpainting keeps from a generator that the whole batch shares.
+    inpaints_alone_as_in_a_batch = True
     api: Any
     shared: Any
 
     def checkpoint(self, name: str) -> None:
-        """Load the checkpoint whose file name starts with ``name``."""
-        raise NotImplementedError
+        """Load one of the checkpoints sd1, sd1-b, ...
+
+        Raises:
+            LookupError: there is none of that name.
+        """
+        info = self._find(name)
+        if info is None:
+            raise LookupError(f"no checkpoint tiny-{name} or small-{name}")
+        self._load(info)
 
     def has(self, name: str) -> bool:
         """Whether there is such a checkpoint."""
-        from modules import sd_models
+        return self._find(name) is not None
 
-        return sd_models.get_closet_checkpoint_match(name) is not None
+    def title(self, name: str) -> str:
+        """A checkpoint's name in the host."""
+        return self._find(name).title
+
+    def network(self) -> Any:
+        """The U-Net now loaded."""
+        return self.shared.sd_model.model.diffusion_model
+
+    def root(self) -> Any:
+        """The module all of the loaded model that AsynDM could touch is in."""
+        return self.shared.sd_model
 
     def txt2img(self, **request: Any) -> Made:
         return Made(self._ask("txt2img", {**DEFAULTS, **request}))
@@ -69,6 +95,18 @@ class WebUI:
     def close(self) -> None:
         pass
 
+    def _find(self, name: str) -> Any:
+        from modules import sd_models
+
+        for stem in (f"tiny-{name}", f"small-{name}", name):
+            for info in sd_models.checkpoints_list.values():
+                if Path(info.filename).stem == stem:
+                    return info
+        return None
+
+    def _load(self, info: Any) -> None:
+        raise NotImplementedError
+
     def _ask(self, kind: str, request: dict[str, Any]) -> Any:
         raise NotImplementedError
 
@@ -80,26 +118,16 @@ class Host(WebUI):
         extension: with AsynDM in its extensions.
     """
 
+    flags = (*COMMON_FLAGS, *A1111_FLAGS)
+
     def __init__(self, extension: bool = True) -> None:
         self.folder = Path(os.environ["ASYNDM_WEBUI_DIR"]).resolve()
-        self.data = Path(tempfile.mkdtemp(prefix="webui-"))
-        (self.data / "extensions").mkdir()
-        (self.data / "models").mkdir()
-        if extension:
-            (self.data / "extensions" / "asyndm").symlink_to(REPO)
-        sys.argv = [
-            "webui.py",
-            *FLAGS,
-            *("--data-dir", str(self.data)),
-            *("--ckpt-dir", str(self.folder / "models" / "Stable-diffusion")),
-        ]
+        data = make_data(extension)
+        sys.argv = ["webui.py", *self.flags, *places(self.folder, data)]
         sys.path = [p for p in sys.path if Path(p or ".").resolve() != REPO]
         sys.path.insert(0, str(self.folder))
         os.chdir(self.folder)
-        from modules import initialize
-
-        initialize.imports()
-        initialize.initialize()
+        self._initialize()
         from fastapi import FastAPI
         from modules import script_callbacks, shared, ui
         from modules.api.api import Api
@@ -110,13 +138,15 @@ class Host(WebUI):
         shared.sd_model  # noqa: B018 - loads it
         self.api = Api(FastAPI(), threading.Lock())
 
-    def checkpoint(self, name: str) -> None:
-        """Load the checkpoint whose file name starts with ``name``."""
+    def _initialize(self) -> None:
+        from modules import initialize
+
+        initialize.imports()
+        initialize.initialize()
+
+    def _load(self, info: Any) -> None:
         from modules import sd_models
 
-        info = sd_models.get_closet_checkpoint_match(name)
-        if info is None:
-            raise LookupError(f"no checkpoint {name!r} in {self.folder}")
         self.shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
         sd_models.reload_model_weights(info=info)
 
@@ -126,6 +156,85 @@ class Host(WebUI):
         if kind == "txt2img":
             return self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
         return self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**request))
+
+
+class ForgeHost(Host):
+    """Forge main: its own backend, its own way to choose a checkpoint."""
+
+    name = backend = "Forge"
+    inpaints_alone_as_in_a_batch = False
+    flags = (*COMMON_FLAGS, *FORGE_FLAGS)
+
+    def network(self) -> Any:
+        return self.root().diffusion_model
+
+    def root(self) -> Any:
+        return self.shared.sd_model.forge_objects.unet.model
+
+    def txt2img(self, **request: Any) -> Made:
+        # Without these its API fails in hires fix, or makes the second pass without guidance.
+        hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
+        return super().txt2img(**(hires if request.get("enable_hr") else {}), **request)
+
+    def _initialize(self) -> None:
+        from modules import timer  # noqa: F401 - reads the command line first, as webui.py does
+        from modules_forge.initialization import initialize_forge
+
+        initialize_forge()
+        super()._initialize()
+
+    def _load(self, info: Any) -> None:
+        from modules import sd_models
+        from modules_forge import main_entry
+
+        main_entry.checkpoint_change(info.name, save=False, refresh=True)
+        sd_models.forge_model_reload()
+
+
+class OldForgeHost(ForgeHost):
+    """reForge and Forge Classic: the older backend, AUTOMATIC1111's way with checkpoints."""
+
+    name = backend = "reForge"
+    inpaints_alone_as_in_a_batch = True
+
+    def txt2img(self, **request: Any) -> Made:
+        return Host.txt2img(self, **request)
+
+    def _load(self, info: Any) -> None:
+        Host._load(self, info)
+
+
+class ClassicHost(OldForgeHost):
+    """Forge Classic."""
+
+    name = "Classic"
+    inpaints_alone_as_in_a_batch = False
+
+
+def real_host() -> type[Host]:
+    """What kind of WebUI ``ASYNDM_WEBUI_DIR`` holds."""
+    folder = Path(os.environ["ASYNDM_WEBUI_DIR"])
+    if (folder / "backend").is_dir():
+        return ForgeHost
+    if (folder / "ldm_patched").is_dir():
+        return ClassicHost if not (folder / "k_diff").is_dir() else OldForgeHost
+    return Host
+
+
+def make_data(extension: bool) -> Path:
+    """A WebUI's data folder, with AsynDM in its extensions if asked for."""
+    data = Path(tempfile.mkdtemp(prefix="webui-"))
+    (data / "extensions").mkdir()
+    (data / "models").mkdir()
+    if extension:
+        (data / "extensions" / "asyndm").symlink_to(REPO)
+    return data
+
+
+def places(folder: Path, data: Path) -> list[str]:
+    """The options that name a data folder and the checkpoints of a checkout."""
+    checkpoints = folder / "models" / "Stable-diffusion"
+    return ["--data-dir", str(data), "--ckpt-dir", str(checkpoints)]
 
 
 class StandIn(WebUI):
@@ -146,7 +255,7 @@ class StandIn(WebUI):
             self.shared, self._models = shared, sd_models
             self._outputs = tempfile.TemporaryDirectory(prefix="standin-")
             shared.data_path = self._outputs.name
-            self.checkpoint("tiny-sd1")
+            self.checkpoint("sd1")
             paths = [STAND_IN / "scripts" / "xyz_grid.py"]
             if extension:
                 paths.append(REPO / "scripts" / "asyndm_script.py")
@@ -157,10 +266,7 @@ class StandIn(WebUI):
             self.close()
             raise
 
-    def checkpoint(self, name: str) -> None:
-        info = self._models.get_closet_checkpoint_match(name)
-        if info is None:
-            raise LookupError(f"no checkpoint {name!r} in the stand-in")
+    def _load(self, info: Any) -> None:
         self._models.reload_model_weights(info=info)
 
     def close(self) -> None:
@@ -236,9 +342,9 @@ def _encoded(value: Any) -> Any:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    host = (Host if os.environ.get("ASYNDM_WEBUI_DIR") else StandIn)(extension=False)
+    host = (real_host() if os.environ.get("ASYNDM_WEBUI_DIR") else StandIn)(extension=False)
     host.checkpoint(asked.pop("checkpoint"))
     images = {}
     for key, (kind, request) in asked.items():
         images[key] = np.stack(getattr(host, kind)(**request).images)
-    np.savez(sys.argv[-1] if sys.argv[-1].endswith(".npz") else os.environ["OUT"], **images)
+    np.savez(os.environ["OUT"], **images)

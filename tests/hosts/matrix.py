@@ -1,6 +1,6 @@
 """Every kind of job against every kind of prompt and ending, on a real WebUI; prints a table.
 
-``ASYNDM_WEBUI_DIR=... PYTHON_OF_THE_WEBUI tests/hosts/matrix.py [--models tiny-sd1 tiny-sdxl]``
+``ASYNDM_WEBUI_DIR=... PYTHON_OF_THE_WEBUI tests/hosts/matrix.py [--models sd1 sdxl]``
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PROMPTS = ("plain", "AND", "BREAK", "long")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["tiny-sd1", "tiny-sdxl"])
+    parser.add_argument("--models", nargs="+", default=["sd1", "sdxl"])
     options = parser.parse_args()
-    from driver import Host
+    from driver import real_host
 
-    host = Host()
+    host = real_host()()
     failed: list[str] = []
     counts: Counter[tuple[str, str]] = Counter()
     for model in options.models:
@@ -76,7 +76,7 @@ def run(host, kind: str, batch: int, prompt: str, ending: str) -> str | None:
             raise RuntimeError("injected")
 
     script_callbacks.on_cfg_denoiser(watch)
-    handle = host.shared.sd_model.model.diffusion_model.register_forward_pre_hook(fail)
+    handle = host.network().register_forward_pre_hook(fail)
     images, raised = [], None
     try:
         job = "inpaint" if kind in ("soft inpaint", "9-channel") else kind

@@ -1,4 +1,4 @@
-"""The page of a running AUTOMATIC1111 in headless Chromium; the real host only."""
+"""The page of a running WebUI in headless Chromium; a real host only."""
 
 from __future__ import annotations
 
@@ -30,20 +30,16 @@ SHOTS = os.environ.get("ASYNDM_SHOTS")  # a folder for screenshots to look at
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
-    from driver import FLAGS, REPO
+def url():
+    from driver import make_data, places, real_host
 
-    data = tmp_path_factory.mktemp("webui")
-    (data / "extensions").mkdir()
-    (data / "models").mkdir()
-    (data / "extensions" / "asyndm").symlink_to(REPO)
+    data, kind, folder = make_data(extension=True), real_host(), Path(REAL)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    checkpoints = Path(REAL) / "models" / "Stable-diffusion"
-    command = [sys.executable, "launch.py", "--skip-prepare-environment", "--skip-install", *FLAGS]
-    command += ["--data-dir", data, "--ckpt-dir", checkpoints, "--port", port]
-    command += ["--ckpt", checkpoints / "tiny-sd1.safetensors"]
+    command = [sys.executable, "launch.py", "--skip-prepare-environment", "--skip-install"]
+    checkpoint = next((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"))
+    command += [*kind.flags, *places(folder, data), "--port", port, "--ckpt", checkpoint]
     with open(data / "log", "w") as log:
         server = subprocess.Popen(list(map(str, command)), cwd=REAL, stdout=log, stderr=log)
     try:

@@ -28,11 +28,11 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(options.threads)
-    from driver import Host
+    from driver import real_host
     from modules import sd_samplers_kdiffusion
     from test_host import make, ticked
 
-    host = Host()
+    host = real_host()()
     host.checkpoint(options.model)
     torch.set_num_threads(options.threads)
     seconds: list[float] = []

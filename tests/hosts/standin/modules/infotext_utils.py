@@ -6,6 +6,8 @@ import json
 import re
 from typing import Any
 
+from PIL import Image
+
 _PAIR = re.compile(r'\s*(\w[\w \-/]*):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 _SIZE = re.compile(r"(\d+)x(\d+)")
 
@@ -51,3 +53,8 @@ def parse_generation_parameters(text: str) -> dict[str, Any]:
         else:
             found[label] = value
     return {"Schedule type": "Automatic", "Clip skip": "1", **found}
+
+
+def image_from_url_text(filedata: list[dict]) -> Image.Image:
+    """The chosen picture of a gallery."""
+    return Image.open(filedata[0]["name"])

@@ -27,11 +27,13 @@ class CheckpointInfo:
     parameterization: str
 
     @property
-    def name_for_extra(self) -> str:
-        return self.title
+    def filename(self) -> str:
+        return f"{self.title}.safetensors"
 
 
-checkpoints = [CheckpointInfo("tiny-sd1", "eps"), CheckpointInfo("tiny-v", "v")]
+checkpoints_list = {
+    info.title: info for info in (CheckpointInfo("tiny-sd1", "eps"), CheckpointInfo("tiny-v", "v"))
+}
 
 
 class DiffusionWrapper(nn.Module):
@@ -91,10 +93,6 @@ def _randomised(unet: nn.Module) -> nn.Module:
         else:
             weight.data = 0.2 * noise + (not name.endswith("bias"))
     return unet.eval()
-
-
-def get_closet_checkpoint_match(name: str) -> CheckpointInfo | None:
-    return next((info for info in checkpoints if info.title.startswith(name)), None)
 
 
 def reload_model_weights(info: CheckpointInfo) -> nn.Module:
