@@ -28,6 +28,8 @@ from PIL import Image
 
 REPO = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("standin")
+STAND_IN_FORGE = Path(__file__).with_name("standin_forge")
+STYLES = ("A1111", "Forge", "Neo", "reForge", "Classic")  # of the stand-in
 # What the stand-in is made of besides the repository's own requirements.
 NEEDED = ("einops", "gradio", "k_diffusion", "ldm", "omegaconf", "torchdiffeq", "torchsde")
 COMMON_FLAGS = """--skip-torch-cuda-test --skip-version-check --no-download-sd-model
@@ -37,6 +39,7 @@ A1111_FLAGS = """--use-cpu all --no-half --precision full --do-not-download-clip
 FORGE_FLAGS = (
     """--always-cpu --all-in-fp32 --attention-pytorch --skip-python-version-check""".split()
 )
+LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # by the stand-in
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
 OURS = tuple(f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers"))
@@ -242,12 +245,18 @@ class StandIn(WebUI):
 
     Args:
         extension: with AsynDM among its scripts.
+        style: which host it stands for, one of :data:`STYLES`; default: by the environment.
     """
 
-    def __init__(self, extension: bool = True) -> None:
+    def __init__(self, extension: bool = True, style: str | None = None) -> None:
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+        self.name = style = style or os.environ.get("ASYNDM_STANDIN", "A1111")
+        self.backend = {"Neo": "Forge", "Classic": "reForge"}.get(style, style)
+        self.inpaints_alone_as_in_a_batch = style not in ("Forge", "Classic")
         self._path = list(sys.path)
         sys.path.insert(0, str(STAND_IN))
+        if style != "A1111":
+            sys.path[:0] = [str(STAND_IN_FORGE / "styles" / style.lower()), str(STAND_IN_FORGE)]
         try:
             _lend_k_diffusion()
             from modules import api, script_callbacks, scripts, sd_models, shared
@@ -266,13 +275,21 @@ class StandIn(WebUI):
             self.close()
             raise
 
+    def root(self) -> Any:
+        if self.backend == "A1111":
+            return super().root()
+        return self.shared.sd_model.forge_objects.unet.model
+
+    def network(self) -> Any:
+        return super().network() if self.backend == "A1111" else self.root().diffusion_model
+
     def _load(self, info: Any) -> None:
         self._models.reload_model_weights(info=info)
 
     def close(self) -> None:
         sys.path[:] = self._path
         for name in list(sys.modules):
-            if name.split(".")[0] in ("modules", "k_diffusion") or name.startswith(OURS):
+            if name.split(".")[0] in LENT or name.startswith(OURS):
                 parent, _, last = name.rpartition(".")
                 if parent in sys.modules:
                     vars(sys.modules[parent]).pop(last, None)

@@ -110,7 +110,7 @@ def bare(host, tmp_path_factory):
     subprocess.run(
         [sys.executable, str(driver)],
         input=json.dumps(asked).encode(),
-        env={**os.environ, "OUT": str(out)},
+        env={**os.environ, "OUT": str(out), "ASYNDM_STANDIN": host.name},
         check=True,
         capture_output=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from typing import Any
@@ -57,6 +58,9 @@ class StableDiffusionProcessing:
         self.comments[text] = 1
 
     def hook(self, name: str, *given: Any, **named: Any) -> None:
+        if name == "process_before_every_sampling" and hasattr(self.sd_model, "original_objects"):
+            # Forge: what extensions added to the U-Net for the last sampling call is gone
+            self.sd_model.forge_objects = copy.copy(self.sd_model.original_objects)
         if self.scripts is not None:
             self.scripts.call(name, self, *given, **named)
 

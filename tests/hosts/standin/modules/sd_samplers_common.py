@@ -31,6 +31,7 @@ class ImageRNG:
 
     def __init__(self, shape: Sequence[int], seeds: Sequence[int]) -> None:
         self.shape = tuple(shape)
+        torch.manual_seed(int(seeds[0]))  # the host seeds torch's own generator on the way
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
     def next(self) -> Tensor:

@@ -1,0 +1,267 @@
+"""What only hosts of the Forge family have, together with AsynDM."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from test_host import PROMPT, PROMPTS, Traces, apart, make, ticked
+
+REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
+on_real_host = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")
+
+
+@pytest.fixture(autouse=True)
+def family(host):
+    if host.backend == "A1111":
+        pytest.skip("AUTOMATIC1111 has none of this")
+
+
+@contextmanager
+def before_every_sampling(change):
+    """``change(p)`` runs where extensions patch the U-Net."""
+    from modules import scripts
+
+    kind = next(type(s) for s in scripts.scripts_txt2img.alwayson_scripts if s.title() == "AsynDM")
+    own = kind.process_before_every_sampling
+
+    def both(self, p, *arguments, **kwargs):
+        change(p)
+        own(self, p, *arguments, **kwargs)
+
+    kind.process_before_every_sampling = both
+    try:
+        yield
+    finally:
+        kind.process_before_every_sampling = own
+
+
+def wrapping(wrapper):
+    """A U-Net whose single wrapper slot is taken."""
+
+    def change(p):
+        unet = p.sd_model.forge_objects.unet.clone()
+        unet.set_model_unet_function_wrapper(wrapper)
+        p.sd_model.forge_objects.unet = unet
+
+    return before_every_sampling(change)
+
+
+@pytest.fixture
+def traces(host):
+    kept = Traces(host)
+    yield kept
+    kept.check()
+
+
+def switched_on(host, title: str) -> dict:
+    """The request that switches an extension of the host on, with its own defaults."""
+    from modules import scripts
+
+    runner = scripts.scripts_txt2img
+    script = next((s for s in runner.alwayson_scripts if s.title() == title), None)
+    if script is None:
+        pytest.skip(f"this host has no {title}")
+    default = host.api.init_default_script_args(runner)[script.args_from : script.args_to]
+    place = next(i for i, value in enumerate(default) if value is False)
+    return {title: {"args": [*default[:place], True, *default[place + 1 :]]}}
+
+
+def drawn(host, extra: dict, **more):
+    """(without AsynDM, k = 1e-9, k = 0.9), beside another extension."""
+
+    def one(**settings):
+        own = ticked(**settings)["alwayson_scripts"] if settings else {}
+        return make(host, "txt2img", alwayson_scripts={**extra, **own}, **more)
+
+    return one(), one(curvature=1e-9), one(curvature=0.9)
+
+
+@on_real_host
+@pytest.mark.parametrize(
+    "title",
+    [
+        "FreeU Integrated (SD 1.x, SD 2.x, SDXL)",
+        "SelfAttentionGuidance Integrated (SD 1.x, SD 2.x, SDXL)",
+        "PerturbedAttentionGuidance Integrated",
+        "Kohya HRFix Integrated",
+        "LatentModifier Integrated",
+        "DynamicThresholding (CFG-Fix) Integrated",
+        "Never OOM Integrated",
+    ],
+)
+def test_beside_the_extensions_of_the_host(host, traces, title):
+    alone = make(host, "txt2img")
+    plain, same, made = drawn(host, switched_on(host, title))
+    if title not in ("Never OOM Integrated", "LatentModifier Integrated"):
+        assert apart(alone.images[0], plain.images[0]) > 3  # it does something
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert "AsynDM note" not in made.parameters
+
+
+@on_real_host
+def test_multidiffusion_is_one_line(host, traces):
+    extra = switched_on(host, "MultiDiffusion Integrated")
+    name = next(iter(extra))
+    extra[name]["args"][2:5] = [64, 64, 32]  # tiles of 8x8 latents
+    plain, _, made = drawn(host, extra)
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "MultiDiffusion" in made.parameters["AsynDM note"]
+
+
+@pytest.mark.parametrize("prompt", ["AND", "long"])
+def test_every_chunk_in_a_call_of_its_own(host, traces, prompt):
+    """What little memory does: the order of the parts must not depend on how they are cut."""
+    asked = {"prompt": PROMPTS[prompt], "batch_size": 2}
+    together = make(host, "txt2img", **asked, **ticked(curvature=0.9))
+    calls: list[list[int]] = []
+
+    def watch(apply, given):
+        calls.append(list(given["cond_or_uncond"]))
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    model = host.root()
+    model.memory_required = lambda *args, **kwargs: float("inf")
+    try:
+        with wrapping(watch):
+            apart_ = make(host, "txt2img", **asked, **ticked(curvature=0.9))
+    finally:
+        del model.memory_required
+    assert all(len(kinds) == 1 for kinds in calls)
+    for one, two in zip(together.images, apart_.images):
+        assert apart(one, two) <= 2
+
+
+def test_repeated_contexts(host, traces):
+    """Contexts of unequal length are repeated to a common one in a joint call, not apart."""
+    asked = {"prompt": PROMPT, "negative_prompt": PROMPTS["long"]}
+    lengths = []
+
+    def watch(apply, given):
+        lengths.append(given["c"]["c_crossattn"].shape[1])
+        return apply(given["input"], given["timestep"], **given["c"])
+
+    with wrapping(watch):
+        joint = make(host, "txt2img", **asked, **ticked(curvature=0.9, show_masks=True))
+    assert min(lengths) > 77  # the short one was repeated
+    model = host.root()
+    model.memory_required = lambda *args, **kwargs: float("inf")
+    try:
+        alone = make(host, "txt2img", **asked, **ticked(curvature=0.9, show_masks=True))
+    finally:
+        del model.memory_required
+    for one, two in zip(joint.images, alone.images):
+        assert apart(one, two) <= 2
+
+
+def test_another_extensions_wrapper_keeps_working(host, traces):
+    calls = []
+
+    def wrapper(apply, given):
+        calls.append(given["input"].shape)
+        return 0.97 * apply(given["input"], given["timestep"], **given["c"])
+
+    with wrapping(wrapper):
+        plain, same, made = drawn(host, {})
+    assert len(calls) >= 15
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert apart(plain.images[0], make(host, "txt2img").images[0]) > 3
+
+
+def test_without_guidance_there_is_no_unconditional_call(host, traces):
+    plain, same, made = drawn(host, {}, cfg_scale=1)
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+
+
+def test_a_model_that_predicts_something_else_is_one_line(host, traces):
+    if host.backend != "Forge":
+        pytest.skip("the older backend says it by classes; see the contract tests")
+    predictor = host.root().predictor
+    before, predictor.prediction_type = predictor.prediction_type, "edm"
+    try:
+        plain, _, made = drawn(host, {})
+    finally:
+        predictor.prediction_type = before
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "does not support it yet" in made.parameters["AsynDM note"]
+
+
+@on_real_host
+def test_beside_controlnet(host, traces):
+    """The control network is shown the latents at the same noise levels as the U-Net."""
+    if host.backend != "Forge":
+        pytest.skip("the control network here is built from Forge main's modules")
+    from backend.nn.cnets.cldm import ControlNet as Network
+    from backend.patcher.controlnet import ControlNet, apply_controlnet_advanced
+
+    torch.manual_seed(3)
+    hint = torch.rand(1, 3, 128, 128)
+    config = {
+        name: getattr(host.network(), name)
+        for name in ("in_channels", "model_channels", "num_res_blocks", "channel_mult")
+    }
+    network = Network(
+        **config,
+        hint_channels=3,
+        num_heads=8,
+        use_spatial_transformer=True,
+        transformer_depth=[1] * 3,
+        transformer_depth_middle=1,
+        context_dim=768,
+        dtype=torch.float32,
+    ).eval()
+    for name, weight in network.named_parameters():
+        if "zero_convs" in name or "middle_block_out" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    control = ControlNet(network, load_device=torch.device("cpu"))
+    seen = []
+    network.register_forward_pre_hook(lambda m, args, kw: seen.append(kw["x"]), with_kwargs=True)
+    fed = []
+
+    def change(p):
+        p.sd_model.forge_objects.unet = apply_controlnet_advanced(
+            p.sd_model.forge_objects.unet, control, hint, 1.0, 0.0, 1.0
+        )
+
+    handle = host.network().register_forward_pre_hook(lambda m, args: fed.append(args[0]))
+    try:
+        with before_every_sampling(change):
+            plain, same, made = drawn(host, {})
+    finally:
+        handle.remove()
+    assert "AsynDM note" not in made.parameters
+    assert apart(make(host, "txt2img").images[0], plain.images[0]) > 1
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+    for one, two in zip(seen[-5:], fed[-5:]):
+        torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("lead", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("curvature", [1e-9, 0.8])
+def test_what_is_kept_is_at_its_own_noise_level(host, traces, lead, curvature):
+    """The host overwrites it at its own sigma before the network: that noise is brought along."""
+    from modules import script_callbacks
+
+    off = []
+
+    def look(params):
+        run = getattr(params.denoiser, "asyndm_run", None)
+        if run is not None and run.call.pixel_time is not None:
+            level = run.call.pixel_time.sigma_map()
+            kept = (params.denoiser.nmask == 0).expand_as(params.x)
+            noise = (params.x - params.denoiser.init_latent)[kept]
+            off.append(abs(float((noise / level.expand_as(params.x)[kept]).std()) - 1))
+
+    script_callbacks.on_cfg_denoiser(look)
+    try:
+        make(host, "inpaint", **ticked(mask_source="given", curvature=curvature, lead=lead))
+    finally:
+        script_callbacks.remove_callbacks_for_function(look)
+    assert len(off) == 5 and max(off) < 0.2
