@@ -229,6 +229,8 @@ def make_data(extension: bool) -> Path:
     data = Path(tempfile.mkdtemp(prefix="webui-"))
     (data / "extensions").mkdir()
     (data / "models").mkdir()
+    # Live previews without a download: not every host ships a decoder for them.
+    (data / "config.json").write_text('{"show_progress_type": "Approx cheap"}')
     if extension:
         (data / "extensions" / "asyndm").symlink_to(REPO)
     return data

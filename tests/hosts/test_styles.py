@@ -1,0 +1,62 @@
+"""The two others of the Forge family, in the stand-in.
+
+Forge Neo and Forge Classic are the two others of the Forge family turned round: Neo has Forge's
+backend and reForge's inpainting, Classic the older backend and Forge's.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from driver import StandIn, missing
+from test_host import KINDS, TWINS, Traces, apart, make, ticked
+
+pytestmark = [
+    pytest.mark.skipif(bool(os.environ.get("ASYNDM_WEBUI_DIR")), reason="of the stand-in"),
+    pytest.mark.skipif(bool(missing()), reason=f"the stand-in needs {missing()}"),
+]
+
+
+@pytest.fixture(params=["Neo", "Classic"], scope="module")
+def host(request):
+    made = StandIn(style=request.param)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("own", "twin"), TWINS)
+def test_almost_no_curvature_is_the_built_in_twin(host, own, twin, kind):
+    traces = Traces(host)
+    plain = make(host, kind, sampler_name=twin)
+    same = make(host, kind, sampler_name=own, **ticked(curvature=1e-9))
+    made = make(host, kind, sampler_name=twin, **ticked(curvature=0.8, lead=0.5))
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert "AsynDM note" not in made.parameters
+    traces.check()
+
+
+def test_a_prediction_of_v(host):
+    host.checkpoint("v")
+    try:
+        plain = make(host, "txt2img")
+        assert apart(plain.images[0], make(host, "txt2img", **ticked(curvature=1e-9)).images[0]) < 2
+    finally:
+        host.checkpoint("sd1")
+
+
+def test_the_older_backend_says_by_classes_what_it_cannot_be_steered_by(host):
+    if host.name != "Classic":
+        pytest.skip("Neo says it by a name")
+    model = host.root()
+    kind = type(model.model_sampling)
+    model.model_sampling.__class__ = type("ModelSamplingContinuousEDM", (kind,), {})
+    try:
+        plain, made = make(host, "txt2img"), make(host, "txt2img", **ticked(curvature=0.8))
+    finally:
+        model.model_sampling.__class__ = kind
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "does not support it yet" in made.parameters["AsynDM note"]
