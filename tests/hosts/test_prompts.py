@@ -1,0 +1,63 @@
+"""Prompts of every kind through the host's own parser and tokeniser; no image is made."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+PIECES = r"""
+cat dogs (red:1.2) ((sofa)) [bird] [cat:dog:0.5] [cat:3] [a|b] AND BREAK , . :0.8 ( ) [ ] { }
+<b>dog</b> <lora:x:1> </script> & \( \) chrysanthemumlike über 猫 🐈 1girl a_b :: -1 ''
+"""
+pieces = st.sampled_from([*PIECES.split(), "\n"])
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=12)
+prompts = st.lists(pieces | words, max_size=60).map(" ".join)
+expressions = st.just("") | st.lists(pieces | words, max_size=4).map(", ".join)
+
+
+def conditioning(prompts):
+    """What the host makes of prompts, as far as PromptWords looks at it."""
+    from modules import prompt_parser
+
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, 20)
+    return SimpleNamespace(
+        batch=[
+            [
+                SimpleNamespace(
+                    schedules=[SimpleNamespace(end_at_step=end) for end, _ in schedules[index]]
+                )
+                for index, _ in parts
+            ]
+            for parts in indexes
+        ]
+    )
+
+
+@settings(
+    max_examples=600, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+@given(st.lists(prompts, min_size=1, max_size=2), expressions)
+def test_no_prompt_crashes_and_every_position_exists(host, texts, expression):
+    from asyndm.hosts import detect
+    from asyndm.hosts.prompts import PromptWords
+    from asyndm.settings import SettingsError
+
+    tokenize = detect.find_host().samplers.run.tokenize
+    made = conditioning(texts)
+    try:
+        found = PromptWords(texts, expression, made, 20, None, tokenize)
+    except SettingsError as error:
+        assert "\n" not in str(error)
+        return
+    for step in (0, 10, 19):
+        columns = found.columns(step)
+        assert len(columns) == len(texts)
+        assert len({len(part) for image in columns for part in image}) == 1
+        for image, parts in zip(columns, made.batch):
+            assert len(image) == len(parts)
+            for positions in (at for part in image for at in part):
+                assert all(position % 77 not in (0, 76) for position in positions)
+    assert len(found.curvatures(0.5)) == len(found.objects[0])
