@@ -396,7 +396,7 @@ class Director:
         if allowed.dtype == torch.bool:
             return Steering(levels * allowed, weight)
         weight = allowed if weight is None else weight * allowed
-        return Steering(levels.expand(weight.shape), weight)
+        return Steering(*torch.broadcast_tensors(levels, weight))  # either may be the batch's
 
     def _mask(self, steering: Steering) -> Tensor:
         mask = (steering.levels > 0).float()

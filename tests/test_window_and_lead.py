@@ -8,7 +8,7 @@ from core_toys import PARAMETRISATIONS, ToyDenoiser, random_masks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.masks import GivenMasks
+from asyndm.masks import CallableMasks, GivenMasks
 from asyndm.run import Director
 from asyndm.sampling import sample_asyndm, seeded_noise
 from asyndm.schedule import SigmaScale
@@ -125,3 +125,28 @@ def test_a_lead_needs_something_to_keep():
         Settings(lead=0.5), parametrisation, random_masks(1, [0.5]), allowed=torch.ones(8, 8)
     )
     assert director.lead == 0  # text to image keeps nothing: the setting waits
+
+
+@pytest.mark.parametrize("soft_region", [False, True])
+@pytest.mark.parametrize("soft_masks", [False, True])
+def test_one_region_for_a_batch_is_the_region_of_each_image(soft_region, soft_masks):
+    """Soft inpainting of a batch: one mask [H, W] with values between 0 and 1 for all images."""
+    parametrisation = PARAMETRISATIONS["eps"]
+    sigmas = make_sigmas("karras", 6, parametrisation)
+    region = torch.linspace(0, 1, 64).view(8, 8)
+    region = region if soft_region else region > 0.4
+    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1)) * sigmas[0]
+    source = random_masks(5, [0.8], soft=soft_masks, batch=3)
+
+    def of(images: slice):
+        def masks(i, denoised):
+            return source.function(i, denoised)[images]
+
+        chosen = CallableMasks(masks, [0.8])
+        director = Director(parametrisation, chosen, allowed=region)
+        toy = ToyDenoiser(parametrisation, director)
+        return sample_asyndm(toy, x[images], sigmas, disable=True, director=director, rule="euler")
+
+    together = of(slice(0, 3))
+    for j in range(3):
+        torch.testing.assert_close(of(slice(j, j + 1))[0], together[j], rtol=1e-4, atol=1e-4)

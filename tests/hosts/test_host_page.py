@@ -105,6 +105,15 @@ def generate(page) -> None:
     page.locator("#txt2img_gallery img").first.wait_for()
 
 
+def choose(page, selector: str, name: str) -> None:
+    """In a drop-down that is searched by typing."""
+    field = page.locator(selector).first
+    field.click()
+    field.fill(name)
+    field.press("Enter")
+    field.press("Tab")
+
+
 def info(page) -> str:
     return page.locator("#html_info_txt2img").first.inner_text()
 
@@ -183,10 +192,8 @@ def test_a_plot_over_curvature(page):
     small(page)
     number(page, "txt2img_seed", 7)
     tick(page)
-    page.locator("#txt2img_script_container #script_list input").click()
-    page.get_by_role("option", name="X/Y/Z plot").click()
-    page.locator("#script_txt2img_xyz_plot_x_type input").click()
-    page.get_by_role("option", name="[AsynDM] Curvature k").click()
+    choose(page, "#txt2img_script_container #script_list input", "X/Y/Z plot")
+    choose(page, "#script_txt2img_xyz_plot_x_type input", "[AsynDM] Curvature k")
     page.locator("#script_txt2img_xyz_plot_x_values textarea").fill("0, 0.5, 1")
     generate(page)
     shoot(page, "plot")
