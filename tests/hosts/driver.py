@@ -224,13 +224,14 @@ def real_host() -> type[Host]:
     return Host
 
 
-def make_data(extension: bool) -> Path:
-    """A WebUI's data folder, with AsynDM in its extensions if asked for."""
+def make_data(extension: bool, **options: Any) -> Path:
+    """A WebUI's data folder, with AsynDM in its extensions if asked for; ``options``: settings."""
     data = Path(tempfile.mkdtemp(prefix="webui-"))
     (data / "extensions").mkdir()
     (data / "models").mkdir()
     # Live previews without a download: not every host ships a decoder for them.
-    (data / "config.json").write_text('{"show_progress_type": "Approx cheap"}')
+    options = {"show_progress_type": "Approx cheap", **options}
+    (data / "config.json").write_text(json.dumps(options))
     if extension:
         (data / "extensions" / "asyndm").symlink_to(REPO)
     return data
@@ -238,8 +239,12 @@ def make_data(extension: bool) -> Path:
 
 def places(folder: Path, data: Path) -> list[str]:
     """The options that name a data folder and the checkpoints of a checkout."""
-    checkpoints = folder / "models" / "Stable-diffusion"
-    return ["--data-dir", str(data), "--ckpt-dir", str(checkpoints)]
+    options = {"data-dir": data, "ckpt-dir": folder / "models" / "Stable-diffusion"}
+    made = [part for name, path in options.items() for part in (f"--{name}", str(path))]
+    # Gradio 4 hands out the page's own scripts only if they lie in the data folder, or are allowed.
+    for allowed in (folder, REPO):
+        made += ["--gradio-allowed-path", str(allowed)]
+    return made
 
 
 class StandIn(WebUI):

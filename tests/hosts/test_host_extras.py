@@ -82,13 +82,13 @@ def test_textual_inversion(host, traces):
     vectors = torch.randn(3, 768, generator=torch.Generator().manual_seed(4)) * 0.02
     save_file({"emb_params": vectors}, os.path.join(folder, "mydogconcept.safetensors"))
     if host.backend == "Forge":
-        database = shared.sd_model.text_processing_engine.embeddings
+        database, again = shared.sd_model.text_processing_engine.embeddings, {}
     else:
         from modules import sd_hijack
 
-        database = sd_hijack.model_hijack.embedding_db
+        database, again = sd_hijack.model_hijack.embedding_db, {"force_reload": True}
     database.add_embedding_dir(folder)
-    database.load_textual_inversion_embeddings(force_reload=True)
+    database.load_textual_inversion_embeddings(**again)
     made = check(host, "a cat beside mydogconcept")
     assert made.images
     words = make(

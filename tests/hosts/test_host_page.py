@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import signal
 import socket
@@ -29,16 +30,21 @@ PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
 SHOTS = os.environ.get("ASYNDM_SHOTS")  # a folder for screenshots to look at
 
 
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
 @pytest.fixture(scope="module")
 def url():
     from driver import make_data, places, real_host
 
-    data, kind, folder = make_data(extension=True), real_host(), Path(REAL)
+    kind, folder = real_host(), Path(REAL)
+    checkpoint = min((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"), key=size)
+    data = make_data(extension=True, sd_model_checkpoint=checkpoint.name)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "launch.py", "--skip-prepare-environment", "--skip-install"]
-    checkpoint = next((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"))
     command += [*kind.flags, *places(folder, data), "--port", port, "--ckpt", checkpoint]
     with open(data / "log", "w") as log:
         server = subprocess.Popen(list(map(str, command)), cwd=REAL, stdout=log, stderr=log)
@@ -82,27 +88,40 @@ def number(page, name: str, value) -> None:
     field.press("Tab")
 
 
-def small(page) -> None:
-    page.fill("#txt2img_prompt textarea", PROMPT)
+def small(page, tab: str = "txt2img") -> None:
+    page.fill(f"#{tab}_prompt textarea", PROMPT)
     for name, value in (("width", 128), ("height", 128), ("steps", 5)):
-        number(page, f"txt2img_{name}", value)
+        number(page, f"{tab}_{name}", value)
 
 
-def tick(page) -> None:
-    page.locator("#txt2img_asyndm .label-wrap").first.click()
-    page.locator("#txt2img_asyndm_objects").wait_for(state="visible")
+def tick(page, tab: str = "txt2img") -> None:
+    page.locator(f"#{tab}_asyndm .label-wrap").first.click()
+    page.locator(f"#{tab}_asyndm_objects").wait_for(state="visible")
 
 
-def generate(page) -> None:
-    before = info(page)
-    page.click("#txt2img_generate")
+def generate(page, tab: str = "txt2img") -> None:
+    before = info(page, tab)
+    page.click(f"#{tab}_generate")
     page.wait_for_function(
-        "before => { const now = document.querySelector('#html_info_txt2img').innerText;"
+        "([before, tab]) => { const now = document.querySelector(`#html_info_${tab}`).innerText;"
         " return now.includes('Steps:') && now !== before }",
-        arg=before,
+        arg=[before, tab],
         timeout=120_000,
     )
-    page.locator("#txt2img_gallery img").first.wait_for()
+    page.locator(f"#{tab}_gallery img").first.wait_for()
+    page.locator(f"#{tab}_interrupt").wait_for(state="hidden")
+
+
+def paint(page, canvas: str) -> None:
+    """A short stroke across the middle of a canvas."""
+    box = page.locator(canvas).last.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 30, y)
+    page.mouse.down()
+    for step in range(-30, 31, 5):
+        page.mouse.move(x + step, y + step / 3)
+    page.mouse.up()
+    page.wait_for_timeout(800)
 
 
 def choose(page, selector: str, name: str) -> None:
@@ -114,17 +133,17 @@ def choose(page, selector: str, name: str) -> None:
     field.press("Tab")
 
 
-def info(page) -> str:
-    return page.locator("#html_info_txt2img").first.inner_text()
+def info(page, tab: str = "txt2img") -> str:
+    return page.locator(f"#html_info_{tab}").first.inner_text()
 
 
-def said(page) -> str:
+def said(page, tab: str = "txt2img") -> str:
     """The lines below the image."""
-    return page.locator("#html_log_txt2img").first.inner_text()
+    return page.locator(f"#html_log_{tab}").first.inner_text()
 
 
-def first_picture(page) -> np.ndarray:
-    source = page.locator("#txt2img_gallery img").first.get_attribute("src")
+def first_picture(page, tab: str = "txt2img") -> np.ndarray:
+    source = page.locator(f"#{tab}_gallery img").first.get_attribute("src")
     return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
 
 
@@ -197,7 +216,10 @@ def test_a_plot_over_curvature(page):
     page.locator("#script_txt2img_xyz_plot_x_values textarea").fill("0, 0.5, 1")
     generate(page)
     shoot(page, "plot")
-    assert 'X Values: "0, 0.5, 1"' in info(page)
+    assert "AsynDM: curvature=0" in info(page)  # the first cell's
+    grid = first_picture(page)
+    cells = [grid[-128:, x : x + 128] for x in range(grid.shape[1] - 3 * 128, grid.shape[1], 128)]
+    assert len({cell.tobytes() for cell in cells}) == 3
 
 
 def test_a_wrong_value_is_one_line_in_the_page(page):
@@ -207,3 +229,42 @@ def test_a_wrong_value_is_one_line_in_the_page(page):
     generate(page)
     shoot(page, "unmatched")
     assert "no object word is in the prompt (unicorn). The image is synchronous." in said(page)
+
+
+def test_a_mask_is_painted_over_the_last_image(page):
+    """A region repaired at the same seed: the rest of the clock is the plain image's."""
+    small(page)
+    number(page, "txt2img_seed", 7)
+    generate(page)
+    before = first_picture(page)
+    tick(page)
+    page.locator("#txt2img_asyndm_mask_source label").filter(has_text="painted").click()
+    page.locator("#txt2img_asyndm_painting .label-wrap").click()
+    page.get_by_role("button", name="Paint over the last image").first.click()
+    page.wait_for_timeout(2500)
+    page.locator("#txt2img_asyndm_mask").scroll_into_view_if_needed()
+    paint(page, "#txt2img_asyndm_mask canvas")
+    shoot(page, "painting")
+    generate(page)
+    shoot(page, "painted")
+    assert "mask_source=given" in info(page) and "AsynDM note" not in info(page)
+    assert not np.array_equal(first_picture(page), before)
+
+
+def test_inpainting_with_the_canvas(page, tmp_path):
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.uint8(np.indices((128, 128)).sum(0)[..., None] * [1, 0.5, 0])).save(picture)
+    page.locator("#tabs button").filter(has_text=re.compile("img2img", re.IGNORECASE)).click()
+    small(page, "img2img")
+    page.locator("#mode_img2img button").filter(has_text=re.compile("^ *inpaint *$", re.I)).click()
+    page.locator("#img2maskimg input[type=file]").first.set_input_files(picture)
+    page.wait_for_timeout(2500)
+    paint(page, "#img2maskimg canvas")
+    tick(page, "img2img")
+    page.locator("#img2img_asyndm_preset label").filter(has_text="edit").click()
+    generate(page, "img2img")
+    shoot(page, "inpaint")
+    assert "AsynDM:" in info(page, "img2img") and "AsynDM note" not in info(page, "img2img")
+    made, plain = first_picture(page, "img2img").astype(int), np.asarray(Image.open(picture))
+    changed = np.abs(made - plain).max(axis=2) > 8
+    assert changed.any() and changed[:16].mean() < 0.05 and changed[-16:].mean() < 0.05
