@@ -60,7 +60,6 @@ def mask_canvas(label: str, elem_id: str) -> list[gr.components.Component]:
         height=360,
         scribble_color=BRUSH,
         scribble_color_fixed=True,
-        scribble_width=20,
         scribble_alpha=70,
         scribble_alpha_fixed=True,
         scribble_softness_fixed=True,

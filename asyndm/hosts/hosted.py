@@ -87,7 +87,10 @@ def on_cfg_denoiser(params: Any) -> None:
     """Registered once with the host; does nothing unless a run of ours is in progress."""
     run = getattr(params.denoiser, _RUN, None)
     if run is not None:
-        run.before_network(params)
+        try:
+            run.before_network(params)
+        except Exception as error:  # the host would log it and go on with half a run
+            run.failure = error
 
 
 class HostRun(ABC):
@@ -108,6 +111,7 @@ class HostRun(ABC):
         self.settings, self.plan, self.job = plan.settings, plan, job
         self.denoiser, self.p = job.denoiser, job.denoiser.p
         self.batch = job.x.shape[0]
+        self.failure: Exception | None = None  # of a callback, raised behind the network call
         self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
         self.check_model()
         self.parametrisation = self.parametrise()
@@ -187,6 +191,7 @@ class HostRun(ABC):
             director = self._director(source)
             self.call = director.call
             self.reads = isinstance(source, DynamicMasks)
+            self._attach()  # a network that cannot be steered is known before the first call
             image = sample_asyndm(
                 self._denoise,
                 job.x,
@@ -216,8 +221,12 @@ class HostRun(ABC):
         return image
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
-        self.latents = x
-        return self.denoiser(x, sigma, **extra_args)
+        self.latents, step = x, self.denoiser.step
+        denoised = self.denoiser(x, sigma, **extra_args)
+        if self.failure is not None:
+            self.denoiser.step = step  # as if this call had never been: see sample()
+            raise self.failure
+        return denoised
 
     def before_network(self, params: Any) -> None:
         """The ``cfg_denoiser`` callback: after a refiner switch, before the network's calls."""
@@ -332,8 +341,11 @@ class HostRun(ABC):
         step, random = self.denoiser.step, _random_state(self.p.rng)
         device = self.job.x.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._attach()
             self.job.run_twin(collect)
         self.denoiser.step = step
+        if self.failure is not None:
+            raise self.failure
         _restore_random(self.p.rng, random)
         return average.read()
 

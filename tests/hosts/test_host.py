@@ -223,6 +223,38 @@ def test_what_cannot_be_used_is_one_line_and_a_synchronous_image(host, traces, s
     assert note in made.info["infotexts"][0]
 
 
+def test_a_compiled_network_is_one_line_and_a_synchronous_image(host, traces):
+    part = host.network().out
+    plain = make(host, "txt2img")
+    part._compiled_call_impl = part._call_impl  # what torch.compile leaves on a module
+    try:
+        made = make(host, "txt2img", **ticked(curvature=0.8))
+    finally:
+        part._compiled_call_impl = None
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "torch.compile" in made.parameters["AsynDM note"]
+
+
+def test_a_failure_in_the_hosts_callback_is_not_swallowed(host, traces):
+    """The host logs what a callback raises and goes on: half a run would be a broken image."""
+    from asyndm.hosts.hosted import HostRun
+    from asyndm.network import RowsMismatch
+
+    before = HostRun.before_network
+
+    def fail(self, params):
+        before(self, params)
+        if self.denoiser.step == 2:
+            raise RowsMismatch("injected")
+
+    HostRun.before_network = fail
+    try:
+        with pytest.raises(RowsMismatch, match="injected"):
+            make(host, "txt2img", **ticked(curvature=0.8))
+    finally:
+        HostRun.before_network = before
+
+
 def test_positional_arguments_of_the_page(host, traces):
     from asyndm.settings import Settings
     from asyndm.ui import WEBUI_FIELDS, values_of

@@ -114,8 +114,13 @@ def generate(page, tab: str = "txt2img") -> None:
 
 def paint(page, canvas: str) -> None:
     """A short stroke across the middle of a canvas."""
-    box = page.locator(canvas).last.bounding_box()
+    place = page.locator(canvas).first
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    for step in range(3):  # some canvases listen only once the pointer has come in
+        page.mouse.move(x - 60 + 10 * step, y - 20)
+        page.wait_for_timeout(200)
     page.mouse.move(x - 30, y)
     page.mouse.down()
     for step in range(-30, 31, 5):
@@ -254,9 +259,11 @@ def test_a_mask_is_painted_over_the_last_image(page):
 def test_inpainting_with_the_canvas(page, tmp_path):
     picture = tmp_path / "picture.png"
     Image.fromarray(np.uint8(np.indices((128, 128)).sum(0)[..., None] * [1, 0.5, 0])).save(picture)
-    page.locator("#tabs button").filter(has_text=re.compile("img2img", re.IGNORECASE)).click()
+    tabs = page.locator("#tabs button").filter(has_text=re.compile("^ *img2img *$", re.I))
+    tabs.first.click()
     small(page, "img2img")
-    page.locator("#mode_img2img button").filter(has_text=re.compile("^ *inpaint *$", re.I)).click()
+    modes = page.locator("#mode_img2img button").filter(has_text=re.compile("^ *inpaint *$", re.I))
+    modes.first.click()
     page.locator("#img2maskimg input[type=file]").first.set_input_files(picture)
     page.wait_for_timeout(2500)
     paint(page, "#img2maskimg canvas")
