@@ -47,7 +47,8 @@ def request(kind: str, **more) -> tuple[str, dict]:
         return "txt2img", {**more, **extra, "hr_upscaler": "Latent", "hr_second_pass_steps": 4}
     more = {"init_images": [scene()], "denoising_strength": 0.8, **more}
     if kind == "inpaint":
-        more = {"mask": painted(), "mask_blur": 4, "inpainting_fill": 1, **more}
+        whole = {"inpaint_full_res": False}
+        more = {"mask": painted(), "mask_blur": 4, "inpainting_fill": 1, **whole, **more}
     return "img2img", more
 
 
