@@ -25,6 +25,14 @@ from asyndm.parametrisation import EpsParametrisation, Parametrisation, VParamet
 from asyndm.run import UNCONDITIONAL, Rows
 
 _COND = 0  # in the backends' cond_or_uncond
+_FORMULAS = {
+    "epsilon": EpsParametrisation,
+    "EPS": EpsParametrisation,
+    "v_prediction": VParametrisation,
+    "V_PREDICTION": VParametrisation,
+}
+# Parts of the names of predictors with another table of timesteps.
+_OTHER_TABLES = ("EDM", "Continuous", "Flow", "Flux", "Cascade")
 _ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
 
 
@@ -63,26 +71,14 @@ class ForgeRun(HostRun):
 
     def parametrise(self) -> Parametrisation:
         predictor = self.wrapper()
-        kind = getattr(predictor, "prediction_type", None)
-        if kind is None:  # ldm_patched/ says it by the classes the predictor is made of
-            names = {base.__name__ for base in type(predictor).__mro__}
-            continuous = any("Continuous" in name for name in names)
-            if not continuous and not names & {"EDM", "X0", "CONST"}:
-                kind = next((k for k in ("V_PREDICTION", "EPS") if k in names), None)
-        make = {
-            "epsilon": EpsParametrisation,
-            "EPS": EpsParametrisation,
-            "v_prediction": VParametrisation,
-            "V_PREDICTION": VParametrisation,
-        }.get(kind)
-        sigmas = getattr(predictor, "sigmas", None)
-        if make is None or "Continuous" in type(predictor).__name__ or sigmas is None:
+        make = _FORMULAS.get(_prediction(predictor))
+        if make is None:
             name = type(self.network()).__name__
             raise UnsupportedNetwork(
                 f"This model ({name}) is none of Stable Diffusion 1, 2 and XL; AsynDM does not "
                 "support it yet."
             )
-        return make(1 / (1 + sigmas.detach().double().cpu() ** 2))
+        return make(1 / (1 + predictor.sigmas.detach().double().cpu() ** 2))
 
     def timesteps(self, sigmas: Tensor) -> Tensor:
         """The predictors take the nearest whole number of their table."""
@@ -177,3 +173,14 @@ class ForgeRun(HostRun):
             rows = [part for part in parts for _ in range(self.batch)]
             self._row_maps[key] = Rows.of(images, rows, device)
         return self._row_maps[key]
+
+
+def _prediction(predictor: Any) -> str | None:
+    """What a predictor's formula is called in its backend; None where its table is another."""
+    names = [base.__name__ for base in type(predictor).__mro__]
+    if any(part in name for name in names for part in _OTHER_TABLES):
+        return None
+    if hasattr(predictor, "prediction_type"):  # backend/
+        return predictor.prediction_type
+    # ldm_patched/: the class that the formula in use comes from
+    return type(predictor).calculate_denoised.__qualname__.rpartition(".")[0]
