@@ -53,7 +53,7 @@ def film_strip(film: Film, cell: int = 128) -> Image.Image:
     lags = [np.asarray(t, float) - np.min(t) for t in film.timesteps]
     most = max(float(max(lag.max() for lag in lags)), 1e-9)
     rows = [
-        ("object mask", "orange = object", [_tint(film.masks[i], 0, 1, "Oranges") for i in steps]),
+        ("object mask", "dark = object", [_tint(film.masks[i], 0, 1, "Oranges") for i in steps]),
         (
             "timestep",
             "yellow = noisy",
