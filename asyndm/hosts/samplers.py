@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from modules import sd_samplers, sd_samplers_common, sd_samplers_kdiffusion, shared
+from modules import scripts, sd_samplers, sd_samplers_common, sd_samplers_kdiffusion, shared
 from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
 from asyndm.hosts import hosted, webui
@@ -110,7 +110,9 @@ def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
         webui.note(
             p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
         )
-    return name if webui.is_own(name) or webui.is_twin(name) else face.name
+    # Without this hook (before v1.10) nothing can be exchanged later.
+    later = webui.is_twin(name) and hasattr(scripts.Script, "process_before_every_sampling")
+    return name if webui.is_own(name) or later else face.name
 
 
 def _host_functions() -> Any:

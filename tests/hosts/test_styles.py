@@ -60,3 +60,23 @@ def test_the_older_backend_says_by_classes_what_it_cannot_be_steered_by(host):
         model.model_sampling.__class__ = kind
     assert np.array_equal(plain.images[0], made.images[0])
     assert "does not support it yet" in made.parameters["AsynDM note"]
+
+
+def test_a_host_without_the_hook_before_sampling(monkeypatch):
+    """AUTOMATIC1111 before v1.10: a tick exchanges the sampler when the job begins."""
+    made = StandIn(style="A1111")
+    try:
+        from modules import scripts
+
+        named = make(made, "hires", sampler_name="AsynDM Euler", **ticked(curvature=0.8))
+        hook = "process_before_every_sampling"
+        monkeypatch.delattr(scripts.Script, hook)
+        call = scripts.ScriptRunner.call
+        monkeypatch.setattr(
+            scripts.ScriptRunner, "call", lambda s, h, *a, **k: h == hook or call(s, h, *a, **k)
+        )
+        tick = make(made, "hires", sampler_name="Euler", **ticked(curvature=0.8))
+        assert np.array_equal(named.images[0], tick.images[0])
+        assert "AsynDM note" not in tick.parameters
+    finally:
+        made.close()
