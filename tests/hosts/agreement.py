@@ -22,22 +22,27 @@ def main() -> int:
     drawing = modes.add_parser("draw")
     drawing.add_argument("out", type=Path)
     drawing.add_argument("--model", default="small-sd1")
+    drawing.add_argument(
+        "--quantise", action="store_true", help="AUTOMATIC1111: whole timesteps, as Forge has them"
+    )
     comparing = modes.add_parser("compare")
     comparing.add_argument("files", type=Path, nargs=2)
     options = parser.parse_args()
     if options.mode == "draw":
-        draw(options.out.resolve(), options.model)
+        draw(options.out.resolve(), options.model, options.quantise)
     else:
         compare(*options.files)
     return 0
 
 
-def draw(out: Path, model: str) -> None:
+def draw(out: Path, model: str, quantise: bool) -> None:
     from driver import real_host
     from test_host import PROMPTS, make, ticked
 
     host = real_host()()
     host.checkpoint(model)
+    if quantise:
+        host.shared.opts.data["enable_quantization"] = True
     images = {}
     for sampler in SAMPLERS:
         for kind in ("txt2img", "img2img"):
