@@ -485,9 +485,15 @@ def test_a_plot_over_curvature(host, traces):
     assert len(set(ours)) == len(ours) > 10
     curvature = labels.index("[AsynDM] Curvature k")
     enable = labels.index("[AsynDM] Enable AsynDM")
-    arguments = [curvature, "0, 0.9", [], enable, "", ["true", "false"], 0, "", []]
-    switches = [False, True, False, False, False, False, False, 0, False]
-    made = make(host, "txt2img", script_name="x/y/z plot", script_args=[*arguments, *switches])
+    given = {
+        **{"x_type": curvature, "x_values": "0, 0.9", "x_values_dropdown": []},
+        **{"y_type": enable, "y_values": "", "y_values_dropdown": ["true", "false"]},
+        **{"z_type": 0, "z_values": "", "z_values_dropdown": []},
+        **{"include_lone_images": True, "margin_size": 0},
+    }
+    names = list(inspect.signature(grid.Script.run).parameters)[2:]  # hosts have more and more
+    arguments = [given.get(name, False) for name in names]
+    made = make(host, "txt2img", script_name="x/y/z plot", script_args=arguments)
     cells = made.images[1:]
     plain, on = make(host, "txt2img"), make(host, "txt2img", **ticked(curvature=0.9))
     expected = [plain, on, plain, plain]
