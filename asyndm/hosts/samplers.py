@@ -83,6 +83,8 @@ class HostSamplers:
 
         This early, because the host counts the calls of a sampler when it schedules the prompts.
         """
+        for face in webui.SAMPLERS:  # Forge makes its map anew when another extension adds to it
+            sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name
         p.sampler_name = _name_for(p, plan, first)
         if not getattr(p, "enable_hr", False):

@@ -61,8 +61,9 @@ class Script(scripts.Script):
 
     def run(
         self, p, x_type, x_values, x_values_dropdown, y_type, y_values, y_values_dropdown,
-        z_type, z_values, z_values_dropdown, draw_legend, include_lone_images, include_sub_grids, no_fixed_seeds, vary_seeds_x,
-        vary_seeds_y, vary_seeds_z, margin_size, csv_mode,
+        z_type, z_values, z_values_dropdown, draw_legend, include_lone_images,
+        include_sub_grids, no_fixed_seeds, vary_seeds_x, vary_seeds_y, vary_seeds_z, margin_size,
+        csv_mode,
     ):  # fmt: skip
         def axis(number, written, chosen):
             option = self.current_axis_options[number or 0]
