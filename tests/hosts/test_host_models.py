@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_host import PROMPT, Traces, apart, make, ticked
+from test_host import PROMPT, Traces, apart, make, scene, ticked
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"
@@ -77,6 +77,8 @@ def test_soft_inpainting(host):
         return make(host, "inpaint", alwayson_scripts=scripts).images[0]
 
     plain = both()
+    if apart(plain, np.asarray(scene())) == 0:  # Forge main, without AsynDM too
+        pytest.skip("this host's soft inpainting gives the picture back as it was")
     assert apart(plain, both(curvature=1e-9)) <= 1
     assert apart(plain, both(curvature=0.9)) > 3
 
