@@ -29,12 +29,7 @@ class A1111Run(HostRun):
 
     @staticmethod
     def tokenize(text: str) -> Tokens:
-        model = shared.sd_model.cond_stage_model
-        # SDXL's has several encoders, alike in position.
-        for encoder in (model, *getattr(model, "embedders", ())):
-            if hasattr(encoder, "tokenize_line"):
-                return classic_tokens(encoder, text)
-        raise UnsupportedNetwork("This model's text encoder does not say how it reads a prompt.")
+        return classic_tokens([shared.sd_model.cond_stage_model], text)
 
     def check_model(self) -> None:
         if sd_unet.current_unet is not None:

@@ -33,7 +33,10 @@ _FORMULAS = {
 }
 # Parts of the names of predictors with another table of timesteps.
 _OTHER_TABLES = ("EDM", "Continuous", "Flow", "Flux", "Cascade")
-_ENGINES = ("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g")
+_ENGINES = (
+    *("text_processing_engine", "text_processing_engine_l", "text_processing_engine_g"),  # backend/
+    "cond_stage_model",  # ldm_patched/
+)
 
 
 class ForgeRun(HostRun):
@@ -47,17 +50,7 @@ class ForgeRun(HostRun):
 
     @staticmethod
     def tokenize(text: str) -> Tokens:
-        model = shared.sd_model
-        encoders = [getattr(model, name, None) for name in _ENGINES]  # backend/
-        older = getattr(model, "cond_stage_model", None)  # ldm_patched/
-        encoders += [older, *getattr(older, "embedders", ())]
-        for encoder in encoders:
-            if hasattr(encoder, "tokenize_line"):
-                return classic_tokens(encoder, text)
-        raise UnsupportedNetwork("This model's text encoder does not say how it reads a prompt.")
-
-    def check_model(self) -> None:
-        self.parametrise()
+        return classic_tokens((getattr(shared.sd_model, name, None) for name in _ENGINES), text)
 
     def wrapper(self) -> Any:
         model = self._model()

@@ -133,9 +133,8 @@ class HostRun(ABC):
     def tokenize(text: str) -> Tokens:
         """The tokens of a text as the loaded model sees them."""
 
-    @abstractmethod
-    def check_model(self) -> None:
-        """Refuse what AsynDM cannot look into.
+    def check_model(self) -> None:  # noqa: B027 - most hosts have nothing to add
+        """Refuse what AsynDM cannot look into, besides what :meth:`parametrise` refuses.
 
         Raises:
             UnsupportedNetwork: in one line for the user.

@@ -7,12 +7,13 @@ host's own functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from modules import prompt_parser, shared
 
+from asyndm.network import UnsupportedNetwork
 from asyndm.words import ObjectWord, match_objects, objects_of
 
 _CHUNK = 77
@@ -119,8 +120,20 @@ class PromptWords:
         return self._tokens[text]
 
 
-def classic_tokens(encoder: Any, text: str) -> Tokens:
-    """The tokens of a text by a text encoder of the WebUI's kind, with ``tokenize_line``."""
+def classic_tokens(owners: Iterable[Any], text: str) -> Tokens:
+    """The tokens of a text by the first text encoder of the WebUI's kind, with ``tokenize_line``.
+
+    Args:
+        owners: encoders, or what holds several as ``embedders`` (SDXL's, alike in position); None
+            where a host has none.
+
+    Raises:
+        UnsupportedNetwork: there is no such encoder.
+    """
+    encoders = (e for owner in owners for e in (owner, *getattr(owner, "embedders", ())))
+    encoder = next((e for e in encoders if hasattr(e, "tokenize_line")), None)
+    if encoder is None:
+        raise UnsupportedNetwork("This model's text encoder does not say how it reads a prompt.")
     chunks, _ = encoder.tokenize_line(text)
     tokens: list[str] = []
     embeddings: dict[int, list[int]] = {}

@@ -30,3 +30,13 @@ def host(request):
     made.txt2img(prompt="", steps=1)  # hosts leave notes on a model they use for the first time
     yield made
     made.close()
+
+
+@pytest.fixture
+def traces(host):
+    """What a run leaves behind, checked when the test is over."""
+    from test_host import Traces
+
+    kept = Traces(host)
+    yield kept
+    kept.check()

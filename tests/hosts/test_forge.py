@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from test_host import PROMPT, PROMPTS, Traces, apart, make, ticked
+from test_host import PROMPT, PROMPTS, apart, make, ticked
 
 REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 on_real_host = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")
@@ -48,13 +48,6 @@ def wrapping(wrapper):
         p.sd_model.forge_objects.unet = unet
 
     return before_every_sampling(change)
-
-
-@pytest.fixture
-def traces(host):
-    kept = Traces(host)
-    yield kept
-    kept.check()
 
 
 def switched_on(host, title: str) -> dict:

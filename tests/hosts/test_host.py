@@ -90,13 +90,6 @@ class Traces:
         assert self.now() == self.before
 
 
-@pytest.fixture
-def traces(host):
-    kept = Traces(host)
-    yield kept
-    kept.check()
-
-
 @pytest.fixture(scope="module")
 def bare(host, tmp_path_factory):
     """Images of a host that has no AsynDM, from a process of its own."""

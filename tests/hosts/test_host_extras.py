@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_host import Traces, apart, make, scene, ticked
+from test_host import apart, make, scene, ticked
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"
 )
-
-
-@pytest.fixture
-def traces(host):
-    kept = Traces(host)
-    yield kept
-    kept.check()
 
 
 def check(host, prompt: str, plain_prompt: str = "a cat beside a dog", kind="txt2img", **more):

@@ -71,7 +71,7 @@ def test_a_refiner_takes_over_in_mid_run(host, load, source):
 
 def test_soft_inpainting(host):
     def both(**settings):
-        scripts = {"Soft Inpainting": {"args": [True, 1, 0.5, 4, 0, 0.0, 2]}}
+        scripts = {"Soft Inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}}
         if settings:
             scripts["AsynDM"] = {"args": [settings]}
         return make(host, "inpaint", alwayson_scripts=scripts).images[0]

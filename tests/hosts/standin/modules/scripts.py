@@ -34,6 +34,16 @@ class MaskBlendArgs:
         self.is_final_blend = denoiser is None
 
 
+def blend(denoiser: Any, latent: Any, sigma: Any) -> Any:
+    """What is repainted with what is kept, as scripts wish; in a denoiser's step."""
+    d = denoiser
+    blended = latent * d.nmask + d.init_latent * d.mask
+    args = MaskBlendArgs(latent, d.nmask, d.init_latent, d.mask, blended, d, sigma)
+    if d.p.scripts is not None:
+        d.p.scripts.on_mask_blend(d.p, args)
+    return args.blended_latent
+
+
 class PostSampleArgs:
     def __init__(self, samples) -> None:
         self.samples = samples

@@ -84,7 +84,7 @@ class CFGDenoiser(torch.nn.Module):
                 strength = weight * (1.0 if alone else cond_scale)
                 denoised[image] += (out[row] - free[image]) * strength
         if self.mask is not None:
-            denoised = self._blend(denoised, sigma)
+            denoised = scripts.blend(self, denoised, sigma)
         self.sampler.last_latent = out[firsts]
         preview = out[firsts] if opts.live_preview_content == "Prompt" else denoised
         sd_samplers_common.store_latent(preview)
@@ -101,12 +101,3 @@ class CFGDenoiser(torch.nn.Module):
             told["NGMS"] = s_min_uncond
             return True
         return False
-
-    def _blend(self, latent: Tensor, sigma: Tensor) -> Tensor:
-        blended = latent * self.nmask + self.init_latent * self.mask
-        args = scripts.MaskBlendArgs(
-            latent, self.nmask, self.init_latent, self.mask, blended, self, sigma
-        )
-        if self.p.scripts is not None:
-            self.p.scripts.on_mask_blend(self.p, args)
-        return args.blended_latent

@@ -59,15 +59,6 @@ class _Denoiser(torch.nn.Module):
         self.step += 1
         return denoised
 
-    def _blend(self, latent: Tensor, sigma: Tensor) -> Tensor:
-        blended = latent * self.nmask + self.init_latent * self.mask
-        args = scripts.MaskBlendArgs(
-            latent, self.nmask, self.init_latent, self.mask, blended, self, sigma
-        )
-        if self.p.scripts is not None:
-            self.p.scripts.on_mask_blend(self.p, args)
-        return args.blended_latent
-
 
 class _BlendsTwice(_Denoiser):
     """Forge main and Classic."""
@@ -78,7 +69,7 @@ class _BlendsTwice(_Denoiser):
         if self.mask is not None:
             x = self._noised(x, sigma)
         denoised = self._predict(x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond)
-        return self._told(denoised if self.mask is None else self._blend(denoised, sigma))
+        return self._told(denoised if self.mask is None else scripts.blend(self, denoised, sigma))
 
 
 class _BlendsAsAsked(_Denoiser):
@@ -91,7 +82,7 @@ class _BlendsAsAsked(_Denoiser):
             x = self._noised(x, sigma)
         denoised = self._predict(x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond)
         if not self.mask_before_denoising and self.mask is not None:
-            denoised = self._blend(denoised, sigma)
+            denoised = scripts.blend(self, denoised, sigma)
         return self._told(denoised)
 
 
