@@ -215,13 +215,19 @@ class AttentionCapture:
             rows: the image and prompt part of each row.
 
         Raises:
-            UnsupportedNetwork: the queries are not one a pixel (token merging).
+            UnsupportedNetwork: the queries are not one a pixel (token merging), or the rows not
+                the network's (regional prompts).
             IndexError: a word's position lies beyond the tokens.
         """
         if q.shape[1] != height * width:
             raise UnsupportedNetwork(
                 f"Cross-attention sees {q.shape[1]} tokens on a {height}x{width} grid: switch off "
                 "what merges or tiles tokens in cross-attention."
+            )
+        if not q.shape[0] == k.shape[0] == len(rows):
+            raise UnsupportedNetwork(
+                f"Cross-attention sees {max(q.shape[0], k.shape[0])} rows for the {len(rows)} of "
+                "the network (a regional prompter?): switch that off, or paint the mask."
             )
         select, weight = self._plan(rows, k.shape[1], q.device)
         if weight is None:

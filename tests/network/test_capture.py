@@ -296,6 +296,15 @@ def test_merged_tokens_are_refused() -> None:
         capture.record(torch.zeros(2, 12, 8), torch.zeros(2, TOKENS, 8), 2, 4, 4, Rows.only_cond(2))
 
 
+@pytest.mark.parametrize("queries, keys", [(4, 4), (2, 4), (1, 1)])
+def test_rows_that_a_regional_prompter_adds_are_refused(queries: int, keys: int) -> None:
+    """Attention patches that repeat rows for regions would have masks read from the wrong ones."""
+    capture = AttentionCapture(COLUMNS, grid=(4, 4))
+    q, k = torch.zeros(queries, 16, 8), torch.zeros(keys, TOKENS, 8)
+    with pytest.raises(UnsupportedNetwork, match="rows for the 2 of the network"):
+        capture.record(q, k, 2, 4, 4, Rows.only_cond(2))
+
+
 def test_attention_that_hides_words_is_refused() -> None:
     unet = diffusers_unet()
     x, context = torch.zeros(2, 4, 16, 16), torch.zeros(2, TOKENS, 24)
