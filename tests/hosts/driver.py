@@ -1,11 +1,11 @@
 """A WebUI in this process, driven through its own API object: a real one, or the stand-in.
 
-``ASYNDM_WEBUI_DIR`` names a checkout of AUTOMATIC1111, Forge, reForge or Forge Classic, ready to
-run; the tests run with that checkout's Python. Its data folder (extensions, outputs, config) is a
-temporary one, so that the checkout stays as it is; checkpoints are taken from it: tiny-NAME or
-small-NAME for the names sd1, sd1-b, sd1-inpaint, sd2-v, sdxl. Without that variable the stand-in
-of ``standin/`` is started. As a program, this file writes the images of one request, made by a
-host without the extension: ``OUT=FILE.npz driver.py < REQUEST.json``.
+``ASYNDM_WEBUI_DIR`` names a checkout of AUTOMATIC1111, Forge, Forge Neo, reForge or Forge Classic,
+ready to run; the tests run with that checkout's Python. Its data folder (extensions, outputs,
+config) is a temporary one, so that the checkout stays as it is; checkpoints are taken from it:
+tiny-NAME or small-NAME for the names sd1, sd1-b, sd1-inpaint, sd2-v, sdxl. Without that variable
+the stand-in of ``standin/`` is started. As a program, this file writes the images of one request,
+made by a host without the extension: ``OUT=FILE.npz driver.py < REQUEST.json``.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ A1111_FLAGS = """--use-cpu all --no-half --precision full --do-not-download-clip
 FORGE_FLAGS = (
     """--always-cpu --all-in-fp32 --attention-pytorch --skip-python-version-check""".split()
 )
+# Forge Neo's command line ends at an option it does not know.
+NEO_FLAGS = tuple(f for f in (*COMMON_FLAGS, *FORGE_FLAGS) if f != "--no-download-sd-model")
 LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # by the stand-in
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
@@ -194,6 +196,20 @@ class ForgeHost(Host):
         sd_models.forge_model_reload()
 
 
+class NeoHost(ForgeHost):
+    """Forge Neo: Forge main's backend without SD 2; a checkpoint goes with a preset."""
+
+    name = "Neo"
+    flags = NEO_FLAGS
+
+    def _load(self, info: Any) -> None:
+        from modules import sd_models
+        from modules_forge import main_entry
+
+        main_entry.checkpoint_change(info.name, None, save=False, refresh=True)
+        sd_models.forge_model_reload()
+
+
 class OldForgeHost(ForgeHost):
     """reForge and Forge Classic: the older backend, AUTOMATIC1111's way with checkpoints."""
 
@@ -218,7 +234,8 @@ def real_host() -> type[Host]:
     """What kind of WebUI ``ASYNDM_WEBUI_DIR`` holds."""
     folder = Path(os.environ["ASYNDM_WEBUI_DIR"])
     if (folder / "backend").is_dir():
-        return ForgeHost
+        version = (folder / "modules_forge" / "forge_version.py").read_text()
+        return NeoHost if '"neo"' in version else ForgeHost
     if (folder / "ldm_patched").is_dir():
         return ClassicHost if not (folder / "k_diff").is_dir() else OldForgeHost
     return Host

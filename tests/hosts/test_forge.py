@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from test_host import PROMPT, PROMPTS, apart, make, ticked
+from driver import _encoded
+from test_host import PROMPT, PROMPTS, apart, make, painted, ticked
 
 REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 on_real_host = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")
@@ -105,6 +106,45 @@ def test_multidiffusion_is_one_line(host, traces):
     plain, _, made = drawn(host, extra)
     assert np.array_equal(plain.images[0], made.images[0])
     assert "MultiDiffusion" in made.parameters["AsynDM note"]
+
+
+@on_real_host
+def test_a_regional_prompter_is_one_line(host, traces):
+    """As Forge Couple does it: rows of the conditional part are repeated for every region."""
+
+    def more_rows(q, k, v, options):
+        return torch.cat([q, q]), torch.cat([k, k]), torch.cat([v, v])
+
+    def change(p):
+        unet = p.sd_model.forge_objects.unet.clone()
+        unet.set_model_attn2_patch(more_rows)
+        unet.set_model_attn2_output_patch(lambda out, options: 1.1 * out.chunk(2)[0])
+        p.sd_model.forge_objects.unet = unet
+
+    with before_every_sampling(change):
+        plain, _, made = drawn(host, {})
+        mask = {"mask": _encoded(painted()), "mask_source": "given", "curvature": 0.9}
+        given = make(host, "txt2img", **ticked(**mask))
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "regional" in made.parameters["AsynDM note"]
+    assert apart(plain.images[0], given.images[0]) > 3  # a painted mask needs no attention
+    assert "AsynDM note" not in given.parameters
+
+
+@on_real_host
+def test_layers_that_are_offloaded(host, traces, monkeypatch):
+    """With little memory the weights stay behind, and each layer fetches its own when called."""
+    resident = drawn(host, {})
+    layers = 0
+    for module in host.network().modules():
+        for name in ("parameters_manual_cast", "ldm_patched_cast_weights"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, True)
+                layers += 1
+    assert layers > 50
+    for one, two in zip(resident, drawn(host, {})):
+        assert apart(one.images[0], two.images[0]) <= 1
+        assert "AsynDM note" not in two.parameters
 
 
 @pytest.mark.parametrize("prompt", ["AND", "long"])

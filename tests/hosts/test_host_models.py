@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -69,7 +70,15 @@ def test_a_refiner_takes_over_in_mid_run(host, load, source):
     assert not any(hooks.values())
 
 
-def test_soft_inpainting(host):
+def test_soft_inpainting(host, monkeypatch):
+    from modules import scripts
+
+    runner = scripts.scripts_img2img
+    script = next(s for s in runner.alwayson_scripts if s.title() == "Soft Inpainting")
+    names = vars(sys.modules[type(script).__module__])
+    if "cpu_count" in names:  # Forge's gives the picture back as it was on 6 processors or fewer
+        monkeypatch.setitem(names, "cpu_count", lambda: 7)
+
     def both(**settings):
         scripts = {"Soft Inpainting": {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}}
         if settings:
@@ -77,8 +86,7 @@ def test_soft_inpainting(host):
         return make(host, "inpaint", alwayson_scripts=scripts).images[0]
 
     plain = both()
-    if apart(plain, np.asarray(scene())) == 0:  # Forge main, without AsynDM too
-        pytest.skip("this host's soft inpainting gives the picture back as it was")
+    assert apart(plain, np.asarray(scene())) > 3
     assert apart(plain, both(curvature=1e-9)) <= 1
     assert apart(plain, both(curvature=0.9)) > 3
 
