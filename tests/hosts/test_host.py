@@ -363,7 +363,7 @@ def test_inpainting_keeps_what_it_must_while_its_context_leads(host, traces, lea
     plain = make(host, "inpaint")
     made = make(host, "inpaint", **ticked(mask_source="given", curvature=0.6, lead=lead))
     inside = np.zeros((128, 128), bool)
-    inside[24:104, 24:104] = True  # the painted square and its blur
+    inside[20:108, 20:108] = True  # the painted square and what its blur reaches
     assert apart(plain.images[0][~inside], made.images[0][~inside]) <= 1
     assert apart(plain.images[0][inside], made.images[0][inside]) > 3
 
@@ -461,7 +461,7 @@ def test_pasting_restores_and_resets(host):
 
     assert pasted(made.info["infotexts"][0]) == Settings(True, "cat:0.9, dog", "linear", 0.7)
     assert pasted(make(host, "txt2img").info["infotexts"][0]) == Settings()
-    if host.name != "Forge":  # its own API fails on this ("parameterized generic")
+    if host.name not in ("Forge", "Neo"):  # their own API fails on this ("parameterized generic")
         again = host.txt2img(infotext=made.info["infotexts"][0])
         assert np.array_equal(again.images[0], made.images[0])
 
