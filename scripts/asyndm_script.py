@@ -89,8 +89,12 @@ class AsynDMScript(scripts.Script):
         setattr(p, webui.ATTRIBUTE, plan)
         webui.announce(p, plan)
         if plan.on:
-            HOST.samplers.choose(p, plan)
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
+
+    def process(self, p, *arguments):
+        plan = getattr(p, webui.ATTRIBUTE, None)
+        if plan is not None and plan.on:
+            HOST.samplers.choose(p, plan)
 
     def process_batch(self, p, *arguments, **kwargs):
         plan = getattr(p, webui.ATTRIBUTE, None)

@@ -41,11 +41,15 @@ class A1111Run(HostRun):
         if getattr(shared.sd_model, "is_sd3", False):
             raise UnsupportedNetwork("Stable Diffusion 3 is not supported yet.")
 
+    @staticmethod
+    def network_of(model: Any) -> nn.Module:
+        return model.model.diffusion_model
+
+    def model(self) -> Any:
+        return shared.sd_model
+
     def wrapper(self) -> Any:
         return self.denoiser.inner_model
-
-    def network(self) -> nn.Module:
-        return shared.sd_model.model.diffusion_model
 
     def parametrise(self) -> Parametrisation:
         return _parametrisation_of(self.denoiser.inner_model)

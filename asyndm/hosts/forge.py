@@ -52,15 +52,16 @@ class ForgeRun(HostRun):
     def tokenize(text: str) -> Tokens:
         return classic_tokens((getattr(shared.sd_model, name, None) for name in _ENGINES), text)
 
+    @staticmethod
+    def network_of(model: Any) -> nn.Module:
+        return model.forge_objects.unet.model.diffusion_model
+
+    def model(self) -> Any:
+        return self.denoiser.inner_model.inner_model
+
     def wrapper(self) -> Any:
-        model = self._model()
-        return getattr(model, "predictor", None) or model.model_sampling
-
-    def network(self) -> nn.Module:
-        return self._model().diffusion_model
-
-    def _model(self) -> Any:
-        return self.denoiser.inner_model.inner_model.forge_objects.unet.model
+        inner = self.model().forge_objects.unet.model
+        return getattr(inner, "predictor", None) or inner.model_sampling
 
     def parametrise(self) -> Parametrisation:
         predictor = self.wrapper()

@@ -79,8 +79,13 @@ def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
     except (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError) as error:
         if job.denoiser.step != first:
             raise  # the latents are at mixed noise levels: nothing else can finish them
-        webui.note(p, plan, f"{_one_line(error)} The image is synchronous.")
+        refuse(p, plan, error)
         return job.run_twin()
+
+
+def refuse(p: Any, plan: webui.Plan, error: Exception) -> None:
+    """Tell the user, in one line, why an image stays synchronous."""
+    webui.note(p, plan, f"{_one_line(error)} The image is synchronous.")
 
 
 def on_cfg_denoiser(params: Any) -> None:
@@ -133,6 +138,11 @@ class HostRun(ABC):
     def tokenize(text: str) -> Tokens:
         """The tokens of a text as the loaded model sees them."""
 
+    @staticmethod
+    @abstractmethod
+    def network_of(model: Any) -> nn.Module:
+        """The network of the host's ``sd_model``."""
+
     def check_model(self) -> None:  # noqa: B027 - most hosts have nothing to add
         """Refuse what AsynDM cannot look into, besides what :meth:`parametrise` refuses.
 
@@ -145,8 +155,12 @@ class HostRun(ABC):
         """What stands between the CFG denoiser and the network now; another one after a refiner."""
 
     @abstractmethod
+    def model(self) -> Any:
+        """The host's ``sd_model`` now in use."""
+
     def network(self) -> nn.Module:
         """The network now in use."""
+        return self.network_of(self.model())
 
     @abstractmethod
     def parametrise(self) -> Parametrisation:

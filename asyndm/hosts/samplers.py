@@ -10,6 +10,8 @@ from modules import scripts, sd_samplers, sd_samplers_common, sd_samplers_kdiffu
 from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
 from asyndm.hosts import hosted, webui
+from asyndm.network import UnsupportedNetwork, attach
+from asyndm.run import NetworkCall
 
 _TWINS = {
     "ddpm": "sample_euler_ancestral",
@@ -81,8 +83,16 @@ class HostSamplers:
     def choose(self, p: Any, plan: webui.Plan) -> None:
         """When a job that is on begins: ours in the place of samplers without a form of their own.
 
-        This early, because the host counts the calls of a sampler when it schedules the prompts.
+        This early, because the host counts the calls of a sampler when it schedules the prompts;
+        not earlier, because the job's model must be loaded: with a network that AsynDM cannot
+        steer, the job is off and keeps the samplers the user chose.
         """
+        try:
+            attach(self.run.network_of(p.sd_model), NetworkCall())
+        except UnsupportedNetwork as error:
+            hosted.refuse(p, plan, error)
+            plan.settings = None
+            return
         for face in webui.SAMPLERS:  # Forge makes its map anew when another extension adds to it
             sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name

@@ -217,16 +217,21 @@ def test_what_cannot_be_used_is_one_line_and_a_synchronous_image(host, traces, s
     assert note in made.info["infotexts"][0]
 
 
-def test_a_compiled_network_is_one_line_and_a_synchronous_image(host, traces):
+@pytest.mark.parametrize("sampler", ["Euler a", "DDIM", "UniPC", "AsynDM"])
+def test_a_compiled_network_is_one_line_and_a_synchronous_image(host, traces, sampler):
+    """With the sampler the user chose: nothing takes its place if nothing can be gained."""
     part = host.network().out
-    plain = make(host, "txt2img")
+    plain = make(host, "txt2img", sampler_name="Euler a" if sampler == "AsynDM" else sampler)
     part._compiled_call_impl = part._call_impl  # what torch.compile leaves on a module
     try:
-        made = make(host, "txt2img", **ticked(curvature=0.8))
+        made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=0.8))
     finally:
         part._compiled_call_impl = None
     assert np.array_equal(plain.images[0], made.images[0])
-    assert "torch.compile" in made.parameters["AsynDM note"]
+    assert made.info["sampler_name"] == sampler
+    note = made.parameters["AsynDM note"]
+    assert "torch.compile" in note and "is used instead" not in note
+    assert note.count("The image is synchronous.") == 1
 
 
 def test_a_failure_in_the_hosts_callback_is_not_swallowed(host, traces):
