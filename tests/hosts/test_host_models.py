@@ -46,7 +46,7 @@ def test_other_models(host, load, model, kind):
     traces.check()
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "DDIM", "UniPC"])
+@pytest.mark.parametrize("sampler", ["Euler", "DDIM", "DPM++ 2M SDE"])
 @pytest.mark.parametrize("model", ["sd35", "flux", "chroma"])
 def test_transformers_are_one_line_and_a_synchronous_image(host, model, sampler):
     if not host.has(model):
