@@ -88,15 +88,15 @@ def drawn(host, extra: dict, **more):
         "LatentModifier Integrated",
         "DynamicThresholding (CFG-Fix) Integrated",
         "Never OOM Integrated",
-        "RescaleCFG",
-        "Mahiro CFG",
-        "MaHiRo",
+        "RescaleCFG for reForge",
+        "Mahiro CFG for reForge",
         "Advanced Model Sampling for reForge",  # v instead of eps, and sigmas up to 4518
     ],
 )
 def test_beside_the_extensions_of_the_host(host, traces, title):
     alone = make(host, "txt2img")
     plain, same, made = drawn(host, switched_on(host, title))
+    make(host, "txt2img")  # what patches the model's sampling still acts here, without AsynDM too
     # FreeU knows blocks by numbers of channels that a small network has not.
     if not title.startswith(("Never", "LatentModifier", "FreeU")):
         assert not np.array_equal(alone.images[0], plain.images[0])
