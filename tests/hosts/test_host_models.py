@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from types import SimpleNamespace
 
@@ -198,7 +199,10 @@ def test_the_live_preview_is_the_true_prediction(host):
 
 
 def test_adetailers_inner_passes_stay_synchronous(host):
-    from modules import processing
+    from modules import processing, scripts
+
+    runner = copy.copy(scripts.scripts_txt2img)
+    runner.alwayson_scripts, runner.callback_map = [], {}  # ADetailer leaves most scripts out
 
     def draw(inner: bool, sampler: str):
         p = processing.StableDiffusionProcessingTxt2Img(
@@ -212,6 +216,7 @@ def test_adetailers_inner_passes_stay_synchronous(host):
             do_not_save_samples=True,
             do_not_save_grid=True,
         )
+        p.scripts = runner
         if inner:
             p._ad_inner = True
         return np.asarray(processing.process_images(p).images[0])
