@@ -90,13 +90,13 @@ def drawn(host, extra: dict, **more):
         "Never OOM Integrated",
         "RescaleCFG for reForge",
         "Mahiro CFG for reForge",
-        "Advanced Model Sampling for reForge",  # v instead of eps, and sigmas up to 4518
+        "Advanced Model Sampling for reForge",  # the network's output is read as v, not as eps
     ],
 )
 def test_beside_the_extensions_of_the_host(host, traces, title):
     alone = make(host, "txt2img")
     plain, same, made = drawn(host, switched_on(host, title))
-    make(host, "txt2img")  # what patches the model's sampling still acts here, without AsynDM too
+    make(host, "txt2img")  # Advanced Model Sampling acts on the image after its own, too
     # FreeU knows blocks by numbers of channels that a small network has not.
     if not title.startswith(("Never", "LatentModifier", "FreeU")):
         assert not np.array_equal(alone.images[0], plain.images[0])

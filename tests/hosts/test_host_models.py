@@ -148,6 +148,25 @@ def test_token_merging_and_hypertile(host, options):
     assert "AsynDM note" not in made.parameters
 
 
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M"])
+def test_zero_terminal_snr(host, load, sampler, monkeypatch):
+    """A table of noise levels that ends at 4518 instead of 14.6, which only v can bear."""
+    load("sd2-v")
+    if "sd_noise_schedule" not in host.shared.opts.data_labels:
+        pytest.skip("this host has no such option")
+    usual = make(host, "txt2img", sampler_name=sampler)
+    monkeypatch.setitem(host.shared.opts.data, "sd_noise_schedule", "Zero Terminal SNR")
+    plain = make(host, "txt2img", sampler_name=sampler)
+    same = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=1e-9))
+    made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=0.9))
+    monkeypatch.undo()
+    make(host, "txt2img", sampler_name=sampler)  # puts the model's table back
+    assert apart(usual.images[0], plain.images[0]) > 3
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert "AsynDM note" not in made.parameters
+
+
 def test_another_network_in_the_place_of_the_unet_is_one_line(host):
     if host.backend != "A1111":
         pytest.skip("this host has no SD Unet")
