@@ -245,8 +245,8 @@ def real_host() -> type[Host]:
 def make_data(extension: bool, **options: Any) -> Path:
     """A WebUI's data folder, with AsynDM in its extensions if asked for; ``options``: settings."""
     data = Path(tempfile.mkdtemp(prefix="webui-"))
-    (data / "extensions").mkdir()
-    (data / "models").mkdir()
+    for name in ("extensions", "models", "tmp"):  # Neo does not make the last one
+        (data / name).mkdir()
     # Live previews without a download: not every host ships a decoder for them.
     options = {"show_progress_type": "Approx cheap", **options}
     (data / "config.json").write_text(json.dumps(options))
