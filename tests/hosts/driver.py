@@ -170,6 +170,7 @@ class ForgeHost(Host):
     name = backend = "Forge"
     inpaints_alone_as_in_a_batch = False
     flags = (*COMMON_FLAGS, *FORGE_FLAGS)
+    preset: tuple[Any, ...] = ()  # what else a change of checkpoint is told
 
     def network(self) -> Any:
         return self.root().diffusion_model
@@ -193,7 +194,7 @@ class ForgeHost(Host):
         from modules import sd_models
         from modules_forge import main_entry
 
-        main_entry.checkpoint_change(info.name, save=False, refresh=True)
+        main_entry.checkpoint_change(info.name, *self.preset, save=False, refresh=True)
         sd_models.forge_model_reload()
 
 
@@ -202,13 +203,7 @@ class NeoHost(ForgeHost):
 
     name = "Neo"
     flags = NEO_FLAGS
-
-    def _load(self, info: Any) -> None:
-        from modules import sd_models
-        from modules_forge import main_entry
-
-        main_entry.checkpoint_change(info.name, None, save=False, refresh=True)
-        sd_models.forge_model_reload()
+    preset = (None,)
 
 
 class OldForgeHost(ForgeHost):

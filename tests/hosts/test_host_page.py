@@ -108,7 +108,7 @@ def generate(page, tab: str = "txt2img") -> None:
         "([before, tab]) => { const now = document.querySelector(`#html_info_${tab}`).innerText;"
         " return now.includes('Steps:') && now !== before }",
         arg=[before, tab],
-        timeout=240_000,  # the first image loads the model
+        timeout=120_000,
     )
     page.locator(f"#{tab}_gallery img").first.wait_for()
     page.locator(f"#{tab}_interrupt").wait_for(state="hidden")
@@ -259,6 +259,8 @@ def test_a_mask_is_painted_over_the_last_image(page):
 
 
 def test_inpainting_with_the_canvas(page, tmp_path):
+    from driver import real_host
+
     picture = tmp_path / "picture.png"
     Image.fromarray(np.uint8(np.indices((128, 128)).sum(0)[..., None] * [1, 0.5, 0])).save(picture)
     tabs = page.locator("#tabs button").filter(has_text=re.compile("^ *img2img *$", re.I))
@@ -276,6 +278,7 @@ def test_inpainting_with_the_canvas(page, tmp_path):
     assert "AsynDM:" in info(page, "img2img") and "AsynDM note" not in info(page, "img2img")
     made, plain = first_picture(page, "img2img").astype(int), np.asarray(Image.open(picture))
     changed = np.abs(made - plain).max(axis=2) > 8
-    # A brush's width is another one in every host: some paint over all but the corners.
-    corners = [changed[y : y + 16, x : x + 16].mean() for y in (0, 112) for x in (0, 112)]
-    assert changed.any() and max(corners) < 0.05
+    kept = [changed[:16], changed[-16:]]
+    if real_host().name == "Neo":  # its brush paints over all but the corners of so small a picture
+        kept = [rows[:, side] for rows in kept for side in (slice(16), slice(-16, None))]
+    assert changed.any() and max(part.mean() for part in kept) < 0.05
