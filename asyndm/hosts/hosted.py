@@ -9,6 +9,7 @@ prediction. How a host is entered there is told by its own file.
 from __future__ import annotations
 
 import copy
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -28,8 +29,12 @@ from asyndm.run import Director, NetworkCall
 from asyndm.sampling import sample_asyndm
 from asyndm.settings import Settings, SettingsError
 
+log = logging.getLogger("asyndm")
+
 _RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
 _ABSENT = object()
+# Their messages are written for the user.
+_SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError)
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,12 @@ def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
     try:
         run = kind(plan, job)
         return run.sample() if run.moves else job.run_twin()
-    except (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError) as error:
+    except Exception as error:
         if job.denoiser.step != first:
             raise  # the latents are at mixed noise levels: nothing else can finish them
+        if not isinstance(error, _SAYS_IT):  # a host that changed, another extension, our own bug
+            log.exception("AsynDM: what failed before the first step")
+            error = RuntimeError(f"{type(error).__name__}: {error or 'no message'} (see the log).")
         refuse(p, plan, error)
         return job.run_twin()
 

@@ -272,7 +272,7 @@ class StandIn(WebUI):
         os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
         self.name = style = style or os.environ.get("ASYNDM_STANDIN", "A1111")
         self.backend = {"Neo": "Forge", "Classic": "reForge"}.get(style, style)
-        self.inpaints_alone_as_in_a_batch = style not in ("Forge", "Classic")
+        self.inpaints_alone_as_in_a_batch = style in ("A1111", "reForge")
         self._path = list(sys.path)
         sys.path.insert(0, str(STAND_IN))
         if style != "A1111":

@@ -1,7 +1,7 @@
 """The two others of the Forge family, in the stand-in.
 
-Forge Neo and Forge Classic are the two others of the Forge family turned round: Neo has Forge's
-backend and reForge's inpainting, Classic the older backend and Forge's.
+Forge Neo (2.26, 2026-08) has Forge's backend and inpainting, and prompts that are scheduled by
+functions with fewer arguments; Forge Classic has the older backend and Forge's inpainting.
 """
 
 from __future__ import annotations
@@ -37,6 +37,46 @@ def test_almost_no_curvature_is_the_built_in_twin(host, own, twin, kind):
     assert apart(plain.images[0], made.images[0]) > 3
     assert "AsynDM note" not in made.parameters
     traces.check()
+
+
+def test_edited_prompts_steer_by_what_each_step_shows(host):
+    asked = {"prompt": "a [cat:dog:0.5] AND a shark", "steps": 6}
+    made = make(host, "txt2img", **asked, **ticked(curvature=0.8, objects="cat, dog, shark"))
+    assert apart(make(host, "txt2img", **asked).images[0], made.images[0]) > 3
+    assert "AsynDM note" not in made.parameters
+
+
+def test_whatever_fails_before_the_first_call_is_one_line_and_the_hosts_image(host, monkeypatch):
+    """A host that changed again: the image is still made, and the log tells the cause."""
+    from modules import prompt_parser
+
+    def changed(*arguments, **named):
+        raise LookupError("asked for\nsomething else")
+
+    plain = make(host, "txt2img")
+    monkeypatch.setattr(prompt_parser, "get_multicond_prompt_list", _but_once(changed))
+    traces = Traces(host)
+    made = make(host, "txt2img", **ticked(curvature=0.8))
+    note = made.parameters["AsynDM note"]
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert "LookupError: asked for something else" in note and "\n" not in note
+    assert note.endswith("The image is synchronous.")
+    traces.check()
+
+
+def _but_once(fails):
+    """The host's own parser for the host, a failing one for whoever else asks."""
+    import inspect
+
+    from modules import prompt_parser
+
+    own = prompt_parser.get_multicond_prompt_list
+
+    def asked(*arguments, **named):
+        caller = inspect.stack()[1].filename
+        return (fails if "asyndm" in caller else own)(*arguments, **named)
+
+    return asked
 
 
 def test_a_prediction_of_v(host):

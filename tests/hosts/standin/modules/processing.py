@@ -93,13 +93,15 @@ class StableDiffusionProcessing:
         steps = self._total(self.sampler_name, self.steps)
         if hires is not None:
             hires = self._total(sampler, hires)
+        # Neo has one way to schedule prompts and no option for it.
+        old = (opts.use_old_scheduling,) if hasattr(opts, "use_old_scheduling") else ()
         key = (
-            tuple(prompts), tuple(negatives), steps, hires, opts.use_old_scheduling,
+            tuple(prompts), tuple(negatives), steps, hires, old,
             opts.comma_padding_backtrack, self.sd_model.sd_checkpoint_info,
         )  # fmt: skip
         if key not in self._cached:
             self._cached.clear()
-            given = (steps, hires, opts.use_old_scheduling)
+            given = (steps, hires, *old)
             multi = prompt_parser.get_multicond_learned_conditioning(self.sd_model, prompts, *given)
             plain = prompt_parser.get_learned_conditioning(self.sd_model, negatives, *given)
             self._cached[key] = multi, plain

@@ -61,7 +61,7 @@ class _Denoiser(torch.nn.Module):
 
 
 class _BlendsTwice(_Denoiser):
-    """Forge main and Classic."""
+    """Forge main, Neo and Classic."""
 
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if state.interrupted or state.skipped:
@@ -73,7 +73,7 @@ class _BlendsTwice(_Denoiser):
 
 
 class _BlendsAsAsked(_Denoiser):
-    """Neo and reForge."""
+    """reForge."""
 
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if state.interrupted or state.skipped:
@@ -86,4 +86,4 @@ class _BlendsAsAsked(_Denoiser):
         return self._told(denoised)
 
 
-CFGDenoiser = _BlendsTwice if STYLE in ("forge", "classic") else _BlendsAsAsked
+CFGDenoiser = _BlendsAsAsked if STYLE == "reforge" else _BlendsTwice
