@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from asyndm import __version__, settings
-from asyndm.settings import Settings, SettingsError, check_whole
+from asyndm import __version__
+from asyndm.core import settings
+from asyndm.core.settings import Settings, SettingsError, check_whole
 
 BENCHES = {
     "overhead": "time, memory and operations beside the synchronous sampler",

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from asyndm.settings import Settings, SettingsError
+from asyndm.core.settings import Settings, SettingsError
 
 KEY = "AsynDM"
 # Why an image was made synchronously although AsynDM was asked for; never pasted.

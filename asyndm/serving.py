@@ -9,7 +9,7 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from asyndm.settings import SettingsError
+from asyndm.core.settings import SettingsError
 
 # The page loads nothing from elsewhere; Gradio's own page would ask a CDN and a font server.
 _POLICY = (

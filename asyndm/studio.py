@@ -16,14 +16,14 @@ from typing import Any
 import gradio as gr
 
 from asyndm import ui
+from asyndm.core.settings import RULES, Settings, SettingsError
+from asyndm.core.sigmas import SCHEDULES
+from asyndm.core.words import match_objects, objects_of
 from asyndm.hosts import gradio_shim as shim
 from asyndm.preview import enlarge, film_strip
 from asyndm.scenes.pipeline import Request, Result, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, PromptError
 from asyndm.serving import serve
-from asyndm.settings import RULES, Settings, SettingsError
-from asyndm.sigmas import SCHEDULES
-from asyndm.words import match_objects, objects_of
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
+from asyndm.core.schedule import advance_distance
+from asyndm.core.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
 from asyndm.hosts.gradio_shim import quiet
-from asyndm.schedule import advance_distance
-from asyndm.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id

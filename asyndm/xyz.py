@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from asyndm.settings import CHOICES, Settings, SettingsError
+from asyndm.core.settings import CHOICES, Settings, SettingsError
 from asyndm.ui import FACES, WEBUI_FIELDS
 
 PREFIX = "[AsynDM] "

@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm.masks import CallableMasks
-from asyndm.parametrisation import EpsParametrisation, FlowParametrisation, VParametrisation, align
-from asyndm.run import Director
+from asyndm.core.masks import CallableMasks
+from asyndm.core.parametrisation import (
+    EpsParametrisation,
+    FlowParametrisation,
+    VParametrisation,
+    align,
+)
+from asyndm.core.run import Director
 
 
 def alphas_cumprod(count: int = 1000) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.words import match_objects, objects_of
 from asyndm.scenes.checker import Verdict
 from asyndm.scenes.pipeline import Film, Request, Result, Tokenizer
 from asyndm.scenes.text import parse_prompt
-from asyndm.settings import Settings, SettingsError
-from asyndm.words import match_objects, objects_of
 
 
 class FakePipeline:

@@ -9,8 +9,8 @@ import torch
 
 from asyndm.bench import scenes
 from asyndm.bench.paired import compare, dose_response, mean_over_prompts
+from asyndm.core.settings import SettingsError
 from asyndm.scenes.pipeline import ScenePipeline
-from asyndm.settings import SettingsError
 
 
 def test_the_exact_test_is_mcnemars():

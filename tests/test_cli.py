@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from asyndm import cli
+from asyndm.core.settings import WEBUI_ONLY, Settings
 from asyndm.scenes.pipeline import Request, ScenePipeline
-from asyndm.settings import WEBUI_ONLY, Settings
 
 PROMPT = "two red circles and a blue square"
 

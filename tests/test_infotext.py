@@ -10,7 +10,7 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 from asyndm import infotext
-from asyndm.settings import (
+from asyndm.core.settings import (
     CURVES,
     FIRST_STEPS,
     MASK_SOURCES,

@@ -9,7 +9,7 @@ from core_toys import PARAMETRISATIONS, random_masks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.masks import (
+from asyndm.core.masks import (
     CallableMasks,
     DynamicMasks,
     GivenMasks,
@@ -21,9 +21,9 @@ from asyndm.masks import (
     soft_masks,
     soft_steering,
 )
-from asyndm.run import Director, NetworkCall, Rows
-from asyndm.settings import Settings
-from asyndm.sigmas import make_sigmas
+from asyndm.core.run import Director, NetworkCall, Rows
+from asyndm.core.settings import Settings
+from asyndm.core.sigmas import make_sigmas
 
 EPS = PARAMETRISATIONS["eps"]
 

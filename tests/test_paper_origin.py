@@ -15,10 +15,10 @@ import pytest
 import torch
 from core_toys import PARAMETRISATIONS
 
-from asyndm.masks import CallableMasks
-from asyndm.run import Director
-from asyndm.sampling import sample_asyndm, seeded_noise
-from asyndm.sigmas import make_sigmas
+from asyndm.core.masks import CallableMasks
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm, seeded_noise
+from asyndm.core.sigmas import make_sigmas
 
 EPS = PARAMETRISATIONS["eps"]
 TRAINED, OFFSET = 1000, 1

@@ -8,14 +8,14 @@ from core_toys import PARAMETRISATIONS, alphas_cumprod
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.parametrisation import (
+from asyndm.core.parametrisation import (
     EpsParametrisation,
     FlowParametrisation,
     VParametrisation,
     align,
 )
-from asyndm.settings import SettingsError
-from asyndm.sigmas import SCHEDULES, make_sigmas
+from asyndm.core.settings import SettingsError
+from asyndm.core.sigmas import SCHEDULES, make_sigmas
 
 kinds = pytest.mark.parametrize("kind", PARAMETRISATIONS)
 

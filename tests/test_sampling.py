@@ -14,10 +14,10 @@ from core_toys import (
     random_masks,
 )
 
-from asyndm.masks import CallableMasks, DynamicMasks
-from asyndm.run import Director
-from asyndm.sampling import NoiseSamplerMissing, sample_asyndm, seeded_noise
-from asyndm.sigmas import make_sigmas
+from asyndm.core.masks import CallableMasks, DynamicMasks
+from asyndm.core.run import Director
+from asyndm.core.sampling import NoiseSamplerMissing, sample_asyndm, seeded_noise
+from asyndm.core.sigmas import make_sigmas
 
 STEPS = 8
 LISTS = ("uniform", "karras", "exponential", "kl_optimal", "mid-schedule", "one step")

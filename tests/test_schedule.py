@@ -11,8 +11,8 @@ from core_toys import PARAMETRISATIONS, alphas_cumprod
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.parametrisation import EpsParametrisation
-from asyndm.schedule import (
+from asyndm.core.parametrisation import EpsParametrisation
+from asyndm.core.schedule import (
     PixelClock,
     PixelTime,
     SigmaScale,
@@ -20,8 +20,8 @@ from asyndm.schedule import (
     advance_distance,
     resample,
 )
-from asyndm.settings import CURVES
-from asyndm.sigmas import make_sigmas
+from asyndm.core.settings import CURVES
+from asyndm.core.sigmas import make_sigmas
 
 EPS = PARAMETRISATIONS["eps"]
 BATCH, GRID = 2, (3, 4)

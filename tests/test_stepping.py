@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.stepping import (
+from asyndm.core.stepping import (
     SECOND_ORDER_CAP,
     DpmPP2M,
     ancestral_split,

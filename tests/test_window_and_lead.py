@@ -8,12 +8,12 @@ from core_toys import PARAMETRISATIONS, ToyDenoiser, random_masks
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.masks import CallableMasks, GivenMasks
-from asyndm.run import Director
-from asyndm.sampling import sample_asyndm, seeded_noise
-from asyndm.schedule import SigmaScale
-from asyndm.settings import Settings, SettingsError
-from asyndm.sigmas import make_sigmas
+from asyndm.core.masks import CallableMasks, GivenMasks
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm, seeded_noise
+from asyndm.core.schedule import SigmaScale
+from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.sigmas import make_sigmas
 
 EVERYWHERE = torch.ones(1, 1, dtype=torch.bool)
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm.settings import SettingsError
-from asyndm.words import (
+from asyndm.core.settings import SettingsError
+from asyndm.core.words import (
     ObjectWord,
     auto_objects,
     find_tokens,
@@ -221,7 +221,7 @@ def test_a_word_is_one_of_its_own_forms(word):
 
 
 def test_the_noun_list_is_small_sorted_and_free_of_style_words():
-    text = resources.files("asyndm").joinpath("nouns.txt").read_bytes()
+    text = resources.files("asyndm.core").joinpath("nouns.txt").read_bytes()
     assert len(text) <= 100_000
     nouns = [line.split()[0] for line in text.decode("ascii").splitlines()]
     assert len(nouns) > 10_000 and len(set(nouns)) == len(nouns)
@@ -235,9 +235,9 @@ def test_the_noun_list_is_what_its_script_makes(tmp_path):
     made = tmp_path / "nouns.txt"
     argv = [sys.executable, "tools/make_nouns.py", str(WORDNET), "--out", str(made)]
     subprocess.run(argv, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, check=True)
-    assert made.read_text() == (root / "asyndm" / "nouns.txt").read_text()
+    assert made.read_text() == (root / "asyndm" / "core" / "nouns.txt").read_text()
 
 
 def test_the_noun_list_keeps_its_licence():
-    licence = resources.files("asyndm").joinpath("nouns.LICENSE").read_text("utf-8")
+    licence = resources.files("asyndm.core").joinpath("nouns.LICENSE").read_text("utf-8")
     assert "WordNet" in licence and "Princeton University" in licence

@@ -1,4 +1,4 @@
-"""Make ``asyndm/nouns.txt`` from a WordNet 3.0 ``dict`` folder (Debian: package wordnet-base).
+"""Make ``asyndm/core/nouns.txt`` from a WordNet 3.0 ``dict`` folder (Debian: package wordnet-base).
 
     python tools/make_nouns.py /usr/share/wordnet
 
@@ -201,8 +201,8 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
 
 
 def read_plurals(folder: Path) -> dict[str, list[str]]:
-    """Irregular plurals by noun, without those that the rules of ``asyndm.words`` undo."""
-    from asyndm.words import regular_singulars
+    """Irregular plurals by noun, without those that the rules of ``asyndm.core.words`` undo."""
+    from asyndm.core.words import regular_singulars
 
     plurals: dict[str, list[str]] = defaultdict(list)
     for line in (folder / "noun.exc").read_text("utf-8").splitlines():
@@ -216,7 +216,7 @@ def read_plurals(folder: Path) -> dict[str, list[str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WordNet's dict folder")
-    out = Path(__file__).resolve().parents[1] / "asyndm" / "nouns.txt"
+    out = Path(__file__).resolve().parents[1] / "asyndm" / "core" / "nouns.txt"
     parser.add_argument("--out", type=Path, default=out)
     args = parser.parse_args()
     plurals = read_plurals(args.folder)

@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from asyndm.bench.scenes import bench_prompts, seed_of
+from asyndm.core.settings import Settings
 from asyndm.preview import enlarge, film_strip
 from asyndm.scenes.pipeline import Request, ScenePipeline
-from asyndm.settings import Settings
 
 METHODS = {"synchronous": "synchronous", "concave": "concave for all", "asyndm": "AsynDM"}
 SIDE, GAP, HEAD = 256, 14, 46

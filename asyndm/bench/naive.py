@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from asyndm.core.run import NetworkCall
 from asyndm.network import diffusers_unet, ldm_unet
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.ldm_unet import LdmHooks
-from asyndm.run import NetworkCall
 
 
 def attach_naive(

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asyndm.bench.subject import METHODS, Subject
-from asyndm.schedule import Size
+from asyndm.core.schedule import Size
 
 SIZES = ((64, 64), (96, 64))  # latents of 512x512 and 768x512 pixels
 TINY_SIZES = ((16, 16), (24, 16))

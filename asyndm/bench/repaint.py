@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from asyndm.core.settings import Settings, check_whole
 from asyndm.scenes.checker import check, object_mask
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
@@ -24,7 +25,6 @@ from asyndm.scenes.repaint import repaint
 from asyndm.scenes.text import COLOURS, Wish
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, sample_scene, sample_wish
-from asyndm.settings import Settings, check_whole
 
 from .paired import compare, mean_over_prompts
 

@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from asyndm.core.settings import RULES, Settings, SettingsError, check_whole
+from asyndm.core.sigmas import SCHEDULES
 from asyndm.scenes.checker import check
 from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.world import holds_out, sample_wish
-from asyndm.settings import RULES, Settings, SettingsError, check_whole
-from asyndm.sigmas import SCHEDULES
 
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
 PRECISIONS = ("float32", "bfloat16")  # of the network; the sampler stays in float32

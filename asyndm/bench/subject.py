@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asyndm.bench.naive import attach_naive
-from asyndm.masks import CallableMasks, DynamicMasks
+from asyndm.core.masks import CallableMasks, DynamicMasks
+from asyndm.core.parametrisation import EpsParametrisation
+from asyndm.core.run import Director, NetworkCall, Rows
+from asyndm.core.schedule import Size
 from asyndm.network import AttentionCapture, attach
-from asyndm.parametrisation import EpsParametrisation
-from asyndm.run import Director, NetworkCall, Rows
-from asyndm.schedule import Size
 
 METHODS = ("synchronous", "asyndm", "naive")
 STEPS = 50  # of the run

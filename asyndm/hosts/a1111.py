@@ -10,12 +10,12 @@ import torch
 from modules import sd_unet, shared
 from torch import Tensor, nn
 
+from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
+from asyndm.core.run import UNCONDITIONAL, Rows
 from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.webui import Plan
 from asyndm.network import RowsMismatch, UnsupportedNetwork
-from asyndm.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
-from asyndm.run import UNCONDITIONAL, Rows
 
 
 class A1111Run(HostRun):

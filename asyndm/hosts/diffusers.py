@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm.parametrisation import Parametrisation, align
-from asyndm.run import NetworkCall, Rows
+from asyndm.core.parametrisation import Parametrisation, align
+from asyndm.core.run import NetworkCall, Rows
 
 
 class GuidedDenoiser:

@@ -20,14 +20,14 @@ import torch
 from modules import sd_samplers, shared
 from torch import Tensor, nn
 
+from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
+from asyndm.core.parametrisation import Parametrisation
+from asyndm.core.run import Director, NetworkCall
+from asyndm.core.sampling import sample_asyndm
+from asyndm.core.settings import Settings, SettingsError
 from asyndm.hosts import webui
 from asyndm.hosts.prompts import PromptWords, Tokens
-from asyndm.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
-from asyndm.parametrisation import Parametrisation
-from asyndm.run import Director, NetworkCall
-from asyndm.sampling import sample_asyndm
-from asyndm.settings import Settings, SettingsError
 
 log = logging.getLogger("asyndm")
 
@@ -42,7 +42,7 @@ class SamplingCall:
     """What the host calls a sampler's function with.
 
     Attributes:
-        rule: of the update, see :mod:`asyndm.stepping`.
+        rule: of the update, see :mod:`asyndm.core.stepping`.
         twin: the host's own function of that rule.
         denoiser: the host's CFG denoiser.
         x: the latents it starts from, [B, C, H, W].

@@ -14,8 +14,8 @@ from typing import Any
 
 from modules import prompt_parser, shared
 
+from asyndm.core.words import ObjectWord, match_objects, objects_of
 from asyndm.network import UnsupportedNetwork
-from asyndm.words import ObjectWord, match_objects, objects_of
 
 _CHUNK = 77
 # What the tokens of a textual inversion are called, whose ids say nothing; a word of its own.

@@ -9,9 +9,9 @@ from typing import Any
 from modules import scripts, sd_samplers, sd_samplers_common, sd_samplers_kdiffusion, shared
 from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
+from asyndm.core.run import NetworkCall
 from asyndm.hosts import hosted, webui
 from asyndm.network import UnsupportedNetwork, attach
-from asyndm.run import NetworkCall
 
 _TWINS = {
     "ddpm": "sample_euler_ancestral",

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from asyndm.core.run import Frame
+from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.infotext import NOTE_KEY
-from asyndm.run import Frame
-from asyndm.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.ui import WEBUI_FIELDS, settings_of
 
 log = logging.getLogger("asyndm")

@@ -19,7 +19,7 @@ from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import UNetHooks
 
 if TYPE_CHECKING:
-    from asyndm.run import NetworkCall
+    from asyndm.core.run import NetworkCall
 
 NORMS = ("default", "scale_shift")  # how a block may take in time
 

@@ -13,7 +13,7 @@ from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import check_hookable
 
 if TYPE_CHECKING:
-    from asyndm.run import NetworkCall
+    from asyndm.core.run import NetworkCall
 
 FAMILIES = (ldm_unet, diffusers_unet)
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asyndm.schedule import PixelTime
+from asyndm.core.schedule import PixelTime
 
 
 class TimestepField:

@@ -19,7 +19,7 @@ from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.field import TimestepField
 
 if TYPE_CHECKING:
-    from asyndm.run import NetworkCall
+    from asyndm.core.run import NetworkCall
 
 
 class UNetHooks(ABC):

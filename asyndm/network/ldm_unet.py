@@ -20,7 +20,7 @@ from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import UNetHooks
 
 if TYPE_CHECKING:
-    from asyndm.run import NetworkCall
+    from asyndm.core.run import NetworkCall
 
 Shrink = Callable[[int], int]
 

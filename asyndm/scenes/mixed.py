@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.schedule import PixelTime
 from asyndm.network import attach
-from asyndm.run import NetworkCall, Rows
-from asyndm.schedule import PixelTime
 
 from .checker import object_cells
 from .model import LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from asyndm.core.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverage, MaskSource
+from asyndm.core.parametrisation import VParametrisation
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm, seeded_noise
+from asyndm.core.settings import RULES, Settings, SettingsError, check_number, check_whole
+from asyndm.core.sigmas import SCHEDULES, make_sigmas
+from asyndm.core.words import ObjectWord, match_objects, objects_of
 from asyndm.hosts.diffusers import GuidedDenoiser
-from asyndm.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverage, MaskSource
 from asyndm.network import AttentionCapture, attach
-from asyndm.parametrisation import VParametrisation
-from asyndm.run import Director
-from asyndm.sampling import sample_asyndm, seeded_noise
-from asyndm.settings import RULES, Settings, SettingsError, check_number, check_whole
-from asyndm.sigmas import SCHEDULES, make_sigmas
-from asyndm.words import ObjectWord, match_objects, objects_of
 
 from .checker import Verdict, check, object_cells
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asyndm.core.masks import DynamicMasks, GivenMasks
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm, seeded_noise
+from asyndm.core.settings import Settings, check_number
+from asyndm.core.sigmas import make_sigmas
+from asyndm.core.words import objects_of
 from asyndm.hosts.diffusers import GuidedDenoiser
-from asyndm.masks import DynamicMasks, GivenMasks
 from asyndm.network import attach
-from asyndm.run import Director
-from asyndm.sampling import sample_asyndm, seeded_noise
-from asyndm.settings import Settings, check_number
-from asyndm.sigmas import make_sigmas
-from asyndm.words import objects_of
 
 from .pipeline import Request, ScenePipeline
 from .train import to_input

@@ -255,7 +255,7 @@ def test_a_failure_in_the_hosts_callback_is_not_swallowed(host, traces):
 
 
 def test_positional_arguments_of_the_page(host, traces):
-    from asyndm.settings import Settings
+    from asyndm.core.settings import Settings
     from asyndm.ui import WEBUI_FIELDS, values_of
 
     values = [*values_of(Settings(enabled=True, curvature=0.8), WEBUI_FIELDS), None]
@@ -335,8 +335,8 @@ def test_steps_without_unconditional_rows(host, traces, option):
 
 
 def test_where_words_lie_among_the_tokens(host):
+    from asyndm.core.words import find_tokens
     from asyndm.hosts import detect
-    from asyndm.words import find_tokens
 
     tokenize = detect.find_host().samplers.run.tokenize
 
@@ -452,7 +452,7 @@ def test_pasting_restores_and_resets(host):
     from modules import scripts
     from modules.infotext_utils import parse_generation_parameters
 
-    from asyndm.settings import Settings
+    from asyndm.core.settings import Settings
 
     made = make(host, "txt2img", **ticked(curvature=0.7, objects="cat:0.9, dog", curve="linear"))
     script = next(s for s in scripts.scripts_txt2img.alwayson_scripts if s.title() == "AsynDM")

@@ -41,9 +41,9 @@ def conditioning(prompts):
 )
 @given(st.lists(prompts, min_size=1, max_size=2), expressions)
 def test_no_prompt_crashes_and_every_position_exists(host, texts, expression):
+    from asyndm.core.settings import SettingsError
     from asyndm.hosts import detect
     from asyndm.hosts.prompts import PromptWords
-    from asyndm.settings import SettingsError
 
     tokenize = detect.find_host().samplers.run.tokenize
     made = conditioning(texts)

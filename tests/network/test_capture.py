@@ -9,9 +9,9 @@ import pytest
 import torch
 from networks import TOKENS, Case, diffusers_unet, ldm_unet
 
-from asyndm.masks import binary_masks
+from asyndm.core.masks import binary_masks
+from asyndm.core.run import NetworkCall, Rows
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, grid_for
-from asyndm.run import NetworkCall, Rows
 
 WORDS = [[2], [3, 4], []]  # positions of three objects; the third is not in this prompt
 COLUMNS = [[WORDS], [WORDS]]

@@ -7,8 +7,8 @@ import torch
 from networks import Case
 from test_timesteps import pixel_time, timesteps
 
+from asyndm.core.run import NetworkCall, Rows
 from asyndm.network import AttentionCapture, attach
-from asyndm.run import NetworkCall, Rows
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",

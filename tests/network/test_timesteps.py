@@ -8,9 +8,9 @@ from networks import Case
 from reference import reference
 
 from asyndm.bench.naive import attach_naive
+from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.schedule import PixelTime
 from asyndm.network import RowsMismatch, UnsupportedNetwork, attach
-from asyndm.run import NetworkCall, Rows
-from asyndm.schedule import PixelTime
 
 
 def pixel_time(case: Case, batch: int, levels: int = 5, grid=(4, 6), seed: int = 1) -> PixelTime:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from asyndm.core.parametrisation import VParametrisation
+from asyndm.core.settings import Settings, SettingsError
 from asyndm.hosts.diffusers import GuidedDenoiser
-from asyndm.parametrisation import VParametrisation
 from asyndm.scenes.model import WEIGHTS, SceneModel, training_alphas
 from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import PromptError
-from asyndm.settings import Settings, SettingsError
 
 PROMPT = "two red circles and a blue square on a lake"
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from asyndm.bench import repaint as bench
+from asyndm.core.settings import Settings
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
 from asyndm.scenes.train import to_input
-from asyndm.settings import Settings
 
 GIVEN = Settings(enabled=True, mask_source="given")
 

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from asyndm.settings import RULES
+from asyndm.core.settings import RULES
 
 Draw = Callable[[], Tensor]
 

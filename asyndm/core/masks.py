@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from asyndm.schedule import Steering
+from asyndm.core.schedule import Steering
 
 # A soft mask climbs from 0 to 1 while attention climbs by this many spatial means.
 SOFT_WIDTH = 1.0

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from asyndm.parametrisation import Parametrisation
-from asyndm.settings import SettingsError, check_whole
+from asyndm.core.parametrisation import Parametrisation
+from asyndm.core.settings import SettingsError, check_whole
 
 SCHEDULES = ("uniform", "leading", "trailing", "karras", "exponential", "kl_optimal")
 KARRAS_RHO = 7.0

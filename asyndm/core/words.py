@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
-from asyndm.settings import SettingsError, check_number
+from asyndm.core.settings import SettingsError, check_number
 
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")  # <lora:name:1>; HTML such as <b> or <a href> stays
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
@@ -82,7 +82,7 @@ class Nouns:
 @lru_cache(maxsize=1)
 def load_nouns() -> Nouns:
     """The shipped list (``nouns.txt``, made from WordNet by ``tools/make_nouns.py``)."""
-    lines = resources.files("asyndm").joinpath("nouns.txt").read_text("ascii").splitlines()
+    lines = resources.files("asyndm.core").joinpath("nouns.txt").read_text("ascii").splitlines()
     entries = [tuple(re.split(r"[-_]", form)) for line in lines for form in line.split()]
     return Nouns(
         frozenset(entry[0] for entry in entries if len(entry) == 1),
@@ -222,7 +222,7 @@ def regular_singulars(word: str) -> frozenset[str]:
 @lru_cache(maxsize=1)
 def _irregular() -> dict[str, tuple[str, ...]]:
     """Singulars by irregular plural, from the noun list."""
-    path = resources.files("asyndm").joinpath("nouns.txt")
+    path = resources.files("asyndm.core").joinpath("nouns.txt")
     singulars: dict[str, tuple[str, ...]] = {}
     for line in path.read_text("ascii").splitlines():
         noun, *plurals = line.split()

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from asyndm.masks import MaskSource, as_mask
-from asyndm.parametrisation import Parametrisation, align
-from asyndm.schedule import PixelClock, PixelTime, SigmaScale, Size, Steering, resample
-from asyndm.settings import FIRST_STEPS, Settings
-from asyndm.stepping import euler_step
+from asyndm.core.masks import MaskSource, as_mask
+from asyndm.core.parametrisation import Parametrisation, align
+from asyndm.core.schedule import PixelClock, PixelTime, SigmaScale, Size, Steering, resample
+from asyndm.core.settings import FIRST_STEPS, Settings
+from asyndm.core.stepping import euler_step
 
 UNCONDITIONAL = -1
 
@@ -167,7 +167,7 @@ class Director:
     Args:
         parametrisation: of the model.
         source: of the masks.
-        curve, origin, first_step: as in :class:`~asyndm.settings.Settings`.
+        curve, origin, first_step: as in :class:`~asyndm.core.settings.Settings`.
         allowed: [H, W] or [B, H, W], bool or within [0, 1], the region an inpainting run repaints;
             multiplies the mask in every step including the first.
         window: (start, end), fractions of the intervals; outside, masks do not steer and every

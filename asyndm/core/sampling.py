@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asyndm.run import Director
-from asyndm.stepping import make_rule
+from asyndm.core.run import Director
+from asyndm.core.stepping import make_rule
 
 NoiseSampler = Callable[[Any, Any], Tensor]
 

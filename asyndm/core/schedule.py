@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asyndm.parametrisation import Parametrisation, wide_float
-from asyndm.settings import CURVES, ORIGINS
+from asyndm.core.parametrisation import Parametrisation, wide_float
+from asyndm.core.settings import CURVES, ORIGINS
 
 Size = tuple[int, int]
 
