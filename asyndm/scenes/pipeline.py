@@ -19,8 +19,8 @@ from asyndm.core.sampling import sample_asyndm, seeded_noise
 from asyndm.core.settings import RULES, Settings, SettingsError, check_number, check_whole
 from asyndm.core.sigmas import SCHEDULES, make_sigmas
 from asyndm.core.words import ObjectWord, match_objects, objects_of
-from asyndm.hosts.diffusers import GuidedDenoiser
 from asyndm.network import AttentionCapture, attach
+from asyndm.network.denoiser import GuidedDenoiser
 
 from .checker import Verdict, check, object_cells
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas

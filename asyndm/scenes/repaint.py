@@ -15,8 +15,8 @@ from asyndm.core.sampling import sample_asyndm, seeded_noise
 from asyndm.core.settings import Settings, check_number
 from asyndm.core.sigmas import make_sigmas
 from asyndm.core.words import objects_of
-from asyndm.hosts.diffusers import GuidedDenoiser
 from asyndm.network import attach
+from asyndm.network.denoiser import GuidedDenoiser
 
 from .pipeline import Request, ScenePipeline
 from .train import to_input

@@ -8,7 +8,7 @@ import torch
 
 from asyndm.core.parametrisation import VParametrisation
 from asyndm.core.settings import Settings, SettingsError
-from asyndm.hosts.diffusers import GuidedDenoiser
+from asyndm.network.denoiser import GuidedDenoiser
 from asyndm.scenes.model import WEIGHTS, SceneModel, training_alphas
 from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import PromptError
