@@ -149,7 +149,7 @@ def _reader(default: Any) -> type:
 
 
 def _studio(argv: Sequence[str]) -> int:
-    studio = importlib.import_module("asyndm.studio")
+    studio = importlib.import_module("asyndm.page.studio")
     parser = _Parser(prog="python -m asyndm studio", description=studio.__doc__.splitlines()[0])
     studio.add_arguments(parser)
     _add_weights(parser)
@@ -193,7 +193,7 @@ def _generate(args: argparse.Namespace) -> int:
     """Images with their settings inside, and a JSON file of verdicts."""
     from PIL.PngImagePlugin import PngInfo
 
-    from asyndm.preview import enlarge, film_strip
+    from asyndm.page.preview import enlarge, film_strip
     from asyndm.scenes.pipeline import METHODS, Request
 
     methods = tuple(dict.fromkeys(name.strip() for name in args.methods.split(",")))

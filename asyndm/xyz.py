@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from asyndm.core.settings import CHOICES, Settings, SettingsError
-from asyndm.ui import FACES, WEBUI_FIELDS
+from asyndm.page.controls import FACES, WEBUI_FIELDS
 
 PREFIX = "[AsynDM] "
 # On the processing object: what the axes of this cell changed, by field.

@@ -1,6 +1,6 @@
 """The AlwaysOn script of the WebUI: accordion values -> settings -> a plan on the job.
 
-Thin: what a host does is in ``asyndm.hosts``, what a user sees in ``asyndm.ui``.
+Thin: what a host does is in ``asyndm.hosts``, what a user sees in ``asyndm.page``.
 """
 
 from __future__ import annotations
@@ -8,9 +8,11 @@ from __future__ import annotations
 import gradio as gr
 from modules import images, script_callbacks, scripts
 
-from asyndm import infotext, preview, ui, xyz
+from asyndm import infotext, xyz
 from asyndm.hosts import detect, webui
-from asyndm.hosts.gradio_shim import mask_canvas, with_js
+from asyndm.page import preview
+from asyndm.page.controls import WEBUI_FIELDS, build_controls
+from asyndm.page.gradio_shim import mask_canvas, with_js
 
 # All of this now: the extension's folder can be imported from only while its scripts load.
 HOST = detect.find_host()
@@ -49,8 +51,8 @@ class AsynDMScript(scripts.Script):
                 gr.Markdown(HOST.problem)
             return []
         with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
-            controls = ui.build_controls(
-                fields=ui.WEBUI_FIELDS,
+            controls = build_controls(
+                fields=WEBUI_FIELDS,
                 enabled=enabled,
                 hidden=("hires",) if is_img2img else ("lead",),
                 prefix=prefix,

@@ -12,9 +12,10 @@ import numpy as np  # noqa: E402
 from fake_scenes import FakePipeline  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from asyndm import serving, studio, ui  # noqa: E402
 from asyndm.core.settings import Settings, SettingsError  # noqa: E402
-from asyndm.preview import chosen_steps, enlarge, film_strip  # noqa: E402
+from asyndm.page import controls as ui  # noqa: E402
+from asyndm.page import serving, studio  # noqa: E402
+from asyndm.page.preview import chosen_steps, enlarge, film_strip  # noqa: E402
 from asyndm.scenes.pipeline import Film  # noqa: E402
 
 PROMPT = "two red circles and a blue square"

@@ -14,9 +14,9 @@ from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from asyndm import ui  # noqa: E402
 from asyndm.core.settings import CURVES, Settings, SettingsError  # noqa: E402
-from asyndm.hosts import gradio_shim as shim  # noqa: E402
+from asyndm.page import controls as ui  # noqa: E402
+from asyndm.page import gradio_shim as shim  # noqa: E402
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from asyndm.bench.scenes import bench_prompts, seed_of
 from asyndm.core.settings import Settings
-from asyndm.preview import enlarge, film_strip
+from asyndm.page.preview import enlarge, film_strip
 from asyndm.scenes.pipeline import Request, ScenePipeline
 
 METHODS = {"synchronous": "synchronous", "concave": "concave for all", "asyndm": "AsynDM"}

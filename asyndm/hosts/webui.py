@@ -20,7 +20,7 @@ from PIL import Image
 from asyndm.core.run import Frame
 from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.infotext import NOTE_KEY
-from asyndm.ui import WEBUI_FIELDS, settings_of
+from asyndm.page.controls import WEBUI_FIELDS, settings_of
 
 log = logging.getLogger("asyndm")
 

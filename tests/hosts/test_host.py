@@ -256,7 +256,7 @@ def test_a_failure_in_the_hosts_callback_is_not_swallowed(host, traces):
 
 def test_positional_arguments_of_the_page(host, traces):
     from asyndm.core.settings import Settings
-    from asyndm.ui import WEBUI_FIELDS, values_of
+    from asyndm.page.controls import WEBUI_FIELDS, values_of
 
     values = [*values_of(Settings(enabled=True, curvature=0.8), WEBUI_FIELDS), None]
     made = make(host, "txt2img", alwayson_scripts={"AsynDM": {"args": values}})
@@ -460,7 +460,7 @@ def test_pasting_restores_and_resets(host):
     def pasted(text):
         parameters = parse_generation_parameters(text)
         values = [field.function(parameters) for field in script.infotext_fields]
-        from asyndm.ui import WEBUI_FIELDS, settings_of
+        from asyndm.page.controls import WEBUI_FIELDS, settings_of
 
         return settings_of(values, WEBUI_FIELDS)
 

@@ -12,7 +12,7 @@ import gradio as gr
 
 from asyndm.core.schedule import advance_distance
 from asyndm.core.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
-from asyndm.hosts.gradio_shim import quiet
+from asyndm.page.gradio_shim import quiet
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id

@@ -15,15 +15,21 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm import ui
 from asyndm.core.settings import RULES, Settings, SettingsError
 from asyndm.core.sigmas import SCHEDULES
 from asyndm.core.words import match_objects, objects_of
-from asyndm.hosts import gradio_shim as shim
-from asyndm.preview import enlarge, film_strip
+from asyndm.page import gradio_shim as shim
+from asyndm.page.controls import (
+    CSS,
+    STUDIO_FIELDS,
+    build_accordion,
+    settings_of,
+    tokens_html,
+)
+from asyndm.page.preview import enlarge, film_strip
+from asyndm.page.serving import serve
 from asyndm.scenes.pipeline import Request, Result, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, PromptError
-from asyndm.serving import serve
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +71,12 @@ def make(
 
     Args:
         form: the fields of :class:`Request` other than ``painted``.
-        setting_values: of the accordion, see :func:`asyndm.ui.settings_of`.
+        setting_values: of the accordion, see :func:`asyndm.page.controls.settings_of`.
         drawing, loaded: the canvas and the mask file; the file wins.
     """
     errors: list[str] = []
     try:
-        settings = ui.settings_of(setting_values, ui.STUDIO_FIELDS)
+        settings = settings_of(setting_values, STUDIO_FIELDS)
     except SettingsError as error:
         errors.append(str(error))
         settings = Settings()
@@ -126,7 +132,7 @@ def tokens_view(pipeline: ScenePipeline, prompt: str, expression: str) -> str:
     except (SettingsError, PromptError) as error:
         return f'<p class="asyndm-missing">{html.escape(str(error))}</p>'
     matched, unmatched = match_objects(objects, tokens)
-    return ui.tokens_html(tokens, matched, unmatched, auto=not expression.strip())
+    return tokens_html(tokens, matched, unmatched, auto=not expression.strip())
 
 
 def messages_html(errors: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
@@ -185,7 +191,7 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
     with gr.Blocks(
         title="AsynDM studio",
         theme=plain,
-        css=ui.CSS + resources.files("asyndm").joinpath("studio.css").read_text("utf-8"),
+        css=CSS + resources.files("asyndm.page").joinpath("studio.css").read_text("utf-8"),
         analytics_enabled=False,
     ) as page:
         gr.HTML(
@@ -195,7 +201,7 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=380):
                 form, dice, generate = _build_form()
-                controls = ui.build_accordion(defaults, fields=ui.STUDIO_FIELDS)
+                controls = build_accordion(defaults, fields=STUDIO_FIELDS)
                 with gr.Column(visible=False, elem_id="studio_paint") as paint:
                     drawing = shim.canvas(
                         CANVAS_SIZE, label="Paint where the objects go", elem_id="studio_canvas"

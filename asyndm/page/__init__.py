@@ -1,0 +1,1 @@
+"""What a person sees: controls, previews, the studio, and Gradio in two generations."""
