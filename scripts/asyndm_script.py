@@ -8,8 +8,7 @@ from __future__ import annotations
 import gradio as gr
 from modules import images, script_callbacks, scripts
 
-from asyndm import infotext, xyz
-from asyndm.hosts import detect, webui
+from asyndm.hosts import detect, infotext, webui, xyz
 from asyndm.page import preview
 from asyndm.page.controls import WEBUI_FIELDS, build_controls
 from asyndm.page.gradio_shim import mask_canvas, with_js
@@ -20,19 +19,13 @@ if HOST.samplers is not None:
     from modules.infotext_utils import image_from_url_text
     from modules.ui_components import InputAccordion
 
+    from asyndm.hosts import shims
     from asyndm.hosts.hosted import on_cfg_denoiser
 
 PAINTING = (
     "Paint over the object, or load a mask (white = object). In img2img the inpaint mask takes "
     "its place."
 )
-
-try:
-    from modules.infotext_utils import PasteField
-except ImportError:  # v1.9 takes plain pairs
-
-    def PasteField(component, target):
-        return component, target
 
 
 class AsynDMScript(scripts.Script):
@@ -60,9 +53,10 @@ class AsynDMScript(scripts.Script):
             with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
                 gr.Markdown(PAINTING)
                 self.paint_over = gr.Button("Paint over the last image", size="sm")
-                self.mask = mask_canvas("Mask", f"{prefix}_mask")
+                self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
         self.infotext_fields = [
-            PasteField(component, _pasted(name)) for name, component in controls.components.items()
+            shims.PasteField(component, _pasted(name))
+            for name, component in controls.components.items()
         ]
         self.paste_field_names = [infotext.KEY]
         return [*controls.inputs(), *self.mask]

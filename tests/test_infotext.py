@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import settings as effort
 from hypothesis import strategies as st
 
-from asyndm import infotext
 from asyndm.core.settings import (
     CURVES,
     FIRST_STEPS,
@@ -18,6 +17,7 @@ from asyndm.core.settings import (
     Settings,
     SettingsError,
 )
+from asyndm.hosts import infotext
 
 fractions = st.floats(0, 1).map(lambda x: float(f"{x:.4g}"))
 

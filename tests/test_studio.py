@@ -174,3 +174,15 @@ def test_small_images_are_enlarged_and_large_ones_left_alone():
     assert enlarge(Image.new("RGB", (64, 32)), 384).size == (384, 192)
     large = Image.new("RGB", (512, 512))
     assert enlarge(large, 384) is large
+
+
+@pytest.mark.parametrize("name", ["Oranges", "viridis", "magma"])
+def test_the_films_colours_are_matplotlibs(name):
+    import matplotlib
+
+    from asyndm.page.palettes import colours
+
+    at = np.linspace(0, 1, 256)
+    theirs = matplotlib.colormaps[name](at, bytes=True)[:, :3].astype(int)
+    assert np.abs(colours(at, name).astype(int) - theirs).max() <= 2
+    assert np.array_equal(colours(np.array([-1.0, 2.0]), name), colours(np.array([0.0, 1.0]), name))

@@ -20,9 +20,11 @@ from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from asyndm import xyz  # noqa: E402
 from asyndm.core.settings import PRESETS, Settings, SettingsError  # noqa: E402
-from asyndm.hosts import webui  # noqa: E402
+from asyndm.hosts import (
+    webui,  # noqa: E402
+    xyz,  # noqa: E402
+)
 from asyndm.page import controls as ui  # noqa: E402
 
 # Names, labels and aliases of the host's schedules: a sampler's name must not end in one.

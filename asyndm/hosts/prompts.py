@@ -7,14 +7,14 @@ host's own functions.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modules import prompt_parser, shared
+from modules import prompt_parser
 
 from asyndm.core.words import ObjectWord, match_objects, objects_of
+from asyndm.hosts.shims import prompt_schedules
 from asyndm.network import UnsupportedNetwork
 
 _CHUNK = 77
@@ -163,22 +163,13 @@ def _strings(encoder: Any, ids: Sequence[int]) -> list[str]:
     return [decoder.get(int(number), _NAMELESS) for number in ids]
 
 
-def _schedule(texts: Sequence[str], steps: int, hires_steps: int | None) -> list[list[list]]:
-    """For each text [[last step, what is shown], ...]; not every host has the older way."""
-    schedule = prompt_parser.get_learned_conditioning_prompt_schedules
-    old = {}
-    if "use_old_scheduling" in inspect.signature(schedule).parameters:
-        old["use_old_scheduling"] = getattr(shared.opts, "use_old_scheduling", False)
-    return schedule(texts, steps, hires_steps, **old)
-
-
 def _timelines(
     prompt: str, parts: Sequence[Any], steps: int, hires_steps: int | None
 ) -> list[Timeline]:
     """One an AND part of one prompt, in the order of the host's rows."""
     indexes, flat, _ = prompt_parser.get_multicond_prompt_list([prompt])
     texts = [flat[index] for index, _ in indexes[0]]
-    schedules = _schedule(texts, steps, hires_steps)
+    schedules = prompt_schedules(texts, steps, hires_steps)
     timelines = []
     for number, part in enumerate(parts):
         ends = tuple(entry.end_at_step for entry in part.schedules)

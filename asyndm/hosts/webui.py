@@ -19,7 +19,7 @@ from PIL import Image
 
 from asyndm.core.run import Frame
 from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
-from asyndm.infotext import NOTE_KEY
+from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.page.controls import WEBUI_FIELDS, settings_of
 
 log = logging.getLogger("asyndm")

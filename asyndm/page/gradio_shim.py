@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read while gradio is imported
@@ -30,13 +31,18 @@ def upload(**kwargs: Any) -> gr.Image:
     return gr.Image(**options, source="upload", tool=None, image_mode="RGBA")
 
 
-def mask_canvas(label: str, elem_id: str) -> list[gr.components.Component]:
-    """A picture to paint a mask over, in a WebUI; :func:`asyndm.hosts.webui.painted_mask` reads it.
+def mask_canvas(
+    label: str, elem_id: str, host_canvas: Callable[..., Any] | None = None
+) -> list[gr.components.Component]:
+    """A picture to paint a mask over, in a WebUI.
+
+    Args:
+        host_canvas: makes a canvas of the host's own, with ``background`` and ``foreground``.
 
     Returns:
         The components whose values are the mask; the first takes a picture to paint over. Gradio
-        3: one, its own sketch. Forge: background and foreground of its canvas. Gradio 4 elsewhere:
-        one that a mask can only be loaded into.
+        3: one, its own sketch. Gradio 4: background and foreground of the host's canvas, or where
+        it has none one that a mask can only be loaded into.
     """
     if not GRADIO_4:
         sketch = gr.Image(
@@ -51,11 +57,9 @@ def mask_canvas(label: str, elem_id: str) -> list[gr.components.Component]:
             brush_color=BRUSH,
         )
         return [sketch]
-    try:
-        from modules_forge.forge_canvas.canvas import ForgeCanvas
-    except ImportError:
+    if host_canvas is None:
         return [upload(label=label, elem_id=elem_id)]
-    made = ForgeCanvas(
+    made = host_canvas(
         elem_id=elem_id,
         height=360,
         scribble_color=BRUSH,

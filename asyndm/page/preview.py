@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from importlib import resources
 from typing import Any, Protocol
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from asyndm.page.palettes import colours
 
 _INK, _FAINT, _PAPER = "#2d3440", "#7a828e", "#ffffff"
 _HEAT = "#ff7a1a"
@@ -133,12 +136,13 @@ def gallery(
 
 
 def _tint(values: np.ndarray, low: float, high: float, name: str) -> Image.Image:
-    """A map as RGB by matplotlib's colour map ``name``."""
+    """A map as RGB by the colour map ``name``."""
     scaled = np.clip((np.asarray(values, float) - low) / (high - low), 0, 1)
-    return Image.fromarray(matplotlib.colormaps[name](scaled, bytes=True)[..., :3])
+    return Image.fromarray(colours(scaled, name))
 
 
+@lru_cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which matplotlib ships."""
-    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(path), size)
+    """DejaVu Sans, cut down to Latin letters."""
+    data = resources.files("asyndm.page").joinpath("DejaVuSans.ttf").read_bytes()
+    return ImageFont.truetype(io.BytesIO(data), size)

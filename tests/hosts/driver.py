@@ -45,7 +45,9 @@ NEO_FLAGS = tuple(f for f in (*COMMON_FLAGS, *FORGE_FLAGS) if f != "--no-downloa
 LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # by the stand-in
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
-OURS = tuple(f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers"))
+OURS = tuple(
+    f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers", "shims")
+)
 
 
 class WebUI:
