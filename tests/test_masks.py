@@ -21,7 +21,8 @@ from asyndm.core.masks import (
     soft_masks,
     soft_steering,
 )
-from asyndm.core.run import Director, NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import Director, NetworkCall
 from asyndm.core.settings import Settings
 from asyndm.core.sigmas import make_sigmas
 

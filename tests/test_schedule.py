@@ -12,15 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyndm.core.parametrisation import EpsParametrisation
-from asyndm.core.schedule import (
-    PixelClock,
-    PixelTime,
-    SigmaScale,
-    Steering,
-    advance_distance,
-    resample,
-)
+from asyndm.core.schedule import PixelClock, PixelTime, Steering, advance_distance, resample
 from asyndm.core.settings import CURVES
+from asyndm.core.sigma_scale import SigmaScale
 from asyndm.core.sigmas import make_sigmas
 
 EPS = PARAMETRISATIONS["eps"]

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from asyndm.core.masks import CallableMasks, GivenMasks
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
-from asyndm.core.schedule import SigmaScale
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.sigma_scale import SigmaScale
 from asyndm.core.sigmas import make_sigmas
 
 EVERYWHERE = torch.ones(1, 1, dtype=torch.bool)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.run import NetworkCall
-from asyndm.network import diffusers_unet, ldm_unet
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.errors import UnsupportedNetwork
@@ -29,8 +28,8 @@ def attach_naive(
     Raises:
         UnsupportedNetwork: as there.
     """
-    for family, hooks in ((ldm_unet, NaiveLdmHooks), (diffusers_unet, NaiveDiffusersHooks)):
-        if family.matches(unet):
+    for hooks in (NaiveLdmHooks, NaiveDiffusersHooks):
+        if hooks.matches(unet):
             return hooks(unet, call, capture).attached()
     raise UnsupportedNetwork(f"AsynDM does not know this network ({type(unet).__name__}).")
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from asyndm.bench.naive import attach_naive
 from asyndm.core.masks import CallableMasks, DynamicMasks
 from asyndm.core.parametrisation import EpsParametrisation
-from asyndm.core.run import Director, NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import Director, NetworkCall
 from asyndm.core.schedule import Size
 from asyndm.network import AttentionCapture, attach
 

@@ -11,7 +11,7 @@ from modules import sd_unet, shared
 from torch import Tensor, nn
 
 from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
-from asyndm.core.run import UNCONDITIONAL, Rows
+from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.webui import Plan

@@ -18,7 +18,7 @@ from modules import shared
 from torch import Tensor, nn
 
 from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
-from asyndm.core.run import UNCONDITIONAL, Rows
+from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.webui import Plan

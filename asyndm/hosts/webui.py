@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from asyndm.core.run import Frame
+from asyndm.core.history import Frame
 from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.page.controls import WEBUI_FIELDS, settings_of

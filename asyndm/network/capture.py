@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 
 if TYPE_CHECKING:
-    from asyndm.core.run import Rows
+    from asyndm.core.rows import Rows
 
 Size = tuple[int, int]
 NEAR = 16  # the side of the attention grid on a 64x64 latent, where the paper reads its masks

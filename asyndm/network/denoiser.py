@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.parametrisation import Parametrisation, align
-from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
 
 
 class GuidedDenoiser:

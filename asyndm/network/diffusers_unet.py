@@ -8,7 +8,6 @@ the vector; with `time_embedding_norm="scale_shift"` it scales and shifts the ou
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,26 +23,10 @@ if TYPE_CHECKING:
 NORMS = ("default", "scale_shift")  # how a block may take in time
 
 
-def attach(
-    unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
-) -> AbstractContextManager[None]:
-    """Per-pixel timesteps (and attention capture) in a diffusers U-Net, inside a `with` block.
-
-    Raises:
-        UnsupportedNetwork: another network, or one of this family that hooks cannot steer.
-    """
-    return DiffusersHooks(unet, call, capture).attached()
-
-
-def matches(unet: nn.Module) -> bool:
-    """True for a network with the module names of diffusers' U-Nets."""
-    names = ("time_proj", "time_embedding", "down_blocks", "up_blocks")
-    return all(isinstance(getattr(unet, name, None), nn.Module) for name in names)
-
-
 class DiffusersHooks(UNetHooks):
     """The hooks of one diffusers U-Net."""
 
+    known_by = ("time_proj", "time_embedding", "down_blocks", "up_blocks")
     input_names = ("sample",)
 
     def __init__(

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from asyndm.network import diffusers_unet, ldm_unet
 from asyndm.network.capture import AttentionCapture
+from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.errors import UnsupportedNetwork
-from asyndm.network.hooks import check_hookable
+from asyndm.network.hooks import UNetHooks, check_hookable
+from asyndm.network.ldm_unet import LdmHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
 
-FAMILIES = (ldm_unet, diffusers_unet)
+FAMILIES: tuple[type[UNetHooks], ...] = (LdmHooks, DiffusersHooks)
 
 
 def attach(
@@ -37,7 +38,7 @@ def attach(
     """
     for family in FAMILIES:
         if family.matches(unet):
-            return family.attach(unet, call, capture)  # looks for compiled parts, too
+            return family(unet, call, capture).attached()  # looks for compiled parts, too
     check_hookable(unet)
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "

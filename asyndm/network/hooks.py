@@ -34,6 +34,7 @@ class UNetHooks(ABC):
         UnsupportedNetwork: hooks cannot do their work in this network.
     """
 
+    known_by: tuple[str, ...]  # modules that a network of this family has
     input_names: tuple[str, ...]  # what the latents are called where they are given by name
     concatenate = False  # the vectors a row adds are joined on the channels instead
 
@@ -48,6 +49,11 @@ class UNetHooks(ABC):
         self._handles: list = []
         if capture is not None:
             capture.connect(*self.cross_layers())
+
+    @classmethod
+    def matches(cls, network: nn.Module) -> bool:
+        """Whether a network is of this family, by the names of its modules."""
+        return all(isinstance(getattr(network, name, None), nn.Module) for name in cls.known_by)
 
     @abstractmethod
     def cross_layers(self) -> tuple[list[CrossLayer], Callable[[tuple[int, int]], list]]:

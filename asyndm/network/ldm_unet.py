@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,23 +22,6 @@ if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
 
 Shrink = Callable[[int], int]
-
-
-def attach(
-    unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
-) -> AbstractContextManager[None]:
-    """Per-pixel timesteps (and attention capture) in an ldm U-Net, inside a `with` block.
-
-    Raises:
-        UnsupportedNetwork: another network, or one of this family that hooks cannot steer.
-    """
-    return LdmHooks(unet, call, capture).attached()
-
-
-def matches(unet: nn.Module) -> bool:
-    """True for a network with the module names of ldm's U-Net."""
-    names = ("time_embed", "input_blocks", "middle_block", "output_blocks")
-    return all(isinstance(getattr(unet, name, None), nn.Module) for name in names)
 
 
 def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
@@ -57,6 +39,7 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.
 class LdmHooks(UNetHooks):
     """The hooks of one ldm U-Net."""
 
+    known_by = ("time_embed", "input_blocks", "middle_block", "output_blocks")
     input_names = ("x",)
 
     def __init__(

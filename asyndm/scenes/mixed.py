@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
 from asyndm.core.schedule import PixelTime
 from asyndm.network import attach
 

@@ -10,7 +10,8 @@ import torch
 from networks import TOKENS, Case, diffusers_unet, ldm_unet
 
 from asyndm.core.masks import binary_masks
-from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, grid_for
 
 WORDS = [[2], [3, 4], []]  # positions of three objects; the third is not in this prompt

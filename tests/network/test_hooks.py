@@ -7,7 +7,8 @@ import torch
 from networks import Case
 from test_timesteps import pixel_time, timesteps
 
-from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
 from asyndm.network import AttentionCapture, attach
 
 HOOKS = (

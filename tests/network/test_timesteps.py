@@ -8,7 +8,8 @@ from networks import Case
 from reference import reference
 
 from asyndm.bench.naive import attach_naive
-from asyndm.core.run import NetworkCall, Rows
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
 from asyndm.core.schedule import PixelTime
 from asyndm.network import RowsMismatch, UnsupportedNetwork, attach
 

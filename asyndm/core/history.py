@@ -1,0 +1,53 @@
+"""What a run did, step by step, for pictures of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from asyndm.core.schedule import PixelTime, resample
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step in pictures, on the CPU, at the clock's grid: [B, gh, gw] each.
+
+    Attributes:
+        mask: within [0, 1], the object mask that steers the pixels *out of* this step.
+        clock, sigma, timestep: of this step's network call.
+    """
+
+    mask: Tensor
+    clock: Tensor
+    sigma: Tensor
+    timestep: Tensor
+
+
+@dataclass
+class History:
+    """What a run did, step by step; kept on the device until :meth:`frames` asks for it."""
+
+    _steps: list[tuple[Tensor, PixelTime, Tensor]] = field(default_factory=list)
+
+    def add(self, mask: Tensor, time: PixelTime, timesteps: Tensor) -> None:
+        """One step: its mask [B, gh, gw], noise levels and timestep table."""
+        self._steps.append((mask, time, timesteps))
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def frames(self) -> list[Frame]:
+        """All steps, copied to the CPU (waits for the device)."""
+        frames = []
+        for mask, time, timesteps in self._steps:
+            index = resample(time.index, tuple(mask.shape[-2:]))  # the first call has one cell
+            frames.append(
+                Frame(
+                    mask=mask.float().cpu(),
+                    clock=time.clock_table[index].float().cpu(),
+                    sigma=time.sigma_table[index].cpu(),
+                    timestep=timesteps[index].float().cpu(),
+                )
+            )
+        return frames
