@@ -8,7 +8,6 @@ prediction. How a host is entered there is told by its own file.
 
 from __future__ import annotations
 
-import copy
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from modules import sd_samplers, shared
+from modules import shared
 from torch import Tensor, nn
 
 from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
@@ -26,7 +25,8 @@ from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.hosts import webui
-from asyndm.hosts.prompts import PromptWords, Tokens
+from asyndm.hosts.noise import rewound
+from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
 
 log = logging.getLogger("asyndm")
@@ -128,7 +128,10 @@ class HostRun(ABC):
         self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
         self.check_model()
         self.parametrisation = self.parametrise()
-        self.words = self._words() if self.settings.mask_source != "given" else None
+        self.words: PromptWords | None = None
+        if self.settings.mask_source != "given":
+            conditioning = self.denoiser.sampler.sampler_extra_args["cond"]
+            self.words = words_of(self.p, self.settings.objects, conditioning, self.tokenize)
         self.capture: AttentionCapture | None = None
         if self.words is not None:
             self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
@@ -282,18 +285,6 @@ class HostRun(ABC):
 
     # --- what it is made of ---
 
-    def _words(self) -> PromptWords:
-        p, hires = self.p, is_hires(self.p)
-        prompts = (getattr(p, "hr_prompts", None) or p.prompts) if hires else p.prompts
-        return PromptWords(
-            prompts,
-            self.settings.objects,
-            self.denoiser.sampler.sampler_extra_args["cond"],
-            getattr(p, "firstpass_steps", p.steps),
-            _hires_steps(p) if hires else None,
-            self.tokenize,
-        )
-
     def _tell_words(self) -> None:
         if self.words is None:
             return
@@ -359,21 +350,14 @@ class HostRun(ABC):
             average.add(self.capture.read())
             shared.state.sampling_step = state["i"]
 
-        step, random = self.denoiser.step, _random_state(self.p.rng)
-        device = self.job.x.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        step = self.denoiser.step
+        with rewound(self.p.rng, self.job.x.device):
             self._attach()
             self.job.run_twin(collect)
         self.denoiser.step = step
         if self.failure is not None:
             raise self.failure
-        _restore_random(self.p.rng, random)
         return average.read()
-
-
-def is_hires(p: Any) -> bool:
-    """True in the second pass of hires fix."""
-    return bool(getattr(p, "is_hr_pass", False))
 
 
 @contextmanager
@@ -391,31 +375,9 @@ def shadowed(owner: Any, name: str, value: Any) -> Iterator[None]:
             own[name] = before
 
 
-def _hires_steps(p: Any) -> int:
-    """The steps the host schedules a second pass's prompts with."""
-    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
-    steps = p.hr_second_pass_steps or p.steps
-    return config.total_steps(steps) if config else steps
-
-
 def _one_mask(mask: Tensor) -> Tensor:
     """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
     return mask[..., 0, :, :]
-
-
-def _random_state(rng: Any) -> list[Any]:
-    return [
-        g.get_state() if isinstance(g, torch.Generator) else copy.deepcopy(g.__dict__)
-        for g in rng.generators
-    ]
-
-
-def _restore_random(rng: Any, states: list[Any]) -> None:
-    for generator, state in zip(rng.generators, states):
-        if isinstance(generator, torch.Generator):
-            generator.set_state(state)
-        else:
-            generator.__dict__.update(state)
 
 
 def _one_line(error: BaseException) -> str:

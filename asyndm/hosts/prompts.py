@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modules import prompt_parser
+from modules import prompt_parser, sd_samplers
 
 from asyndm.core.words import ObjectWord, match_objects, objects_of
 from asyndm.hosts.shims import prompt_schedules
@@ -119,6 +119,30 @@ class PromptWords:
         if text not in self._tokens:
             self._tokens[text] = self._tokenize(text)
         return self._tokens[text]
+
+
+def is_hires(p: Any) -> bool:
+    """True in the second pass of hires fix."""
+    return bool(getattr(p, "is_hr_pass", False))
+
+
+def words_of(
+    p: Any, expression: str, conditioning: Any, tokenize: Callable[[str], Tokens]
+) -> PromptWords:
+    """The objects of the batch that a job is sampling, in the pass it is in."""
+    hires = is_hires(p)
+    prompts = (getattr(p, "hr_prompts", None) or p.prompts) if hires else p.prompts
+    steps = getattr(p, "firstpass_steps", p.steps)
+    return PromptWords(
+        prompts, expression, conditioning, steps, _hires_steps(p) if hires else None, tokenize
+    )
+
+
+def _hires_steps(p: Any) -> int:
+    """The steps the host schedules a second pass's prompts with."""
+    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+    steps = p.hr_second_pass_steps or p.steps
+    return config.total_steps(steps) if config else steps
 
 
 def classic_tokens(owners: Iterable[Any], text: str) -> Tokens:

@@ -37,7 +37,7 @@ def main() -> int:
 
 def draw(out: Path, model: str, quantise: bool) -> None:
     from driver import real_host
-    from test_host import PROMPTS, make, ticked
+    from jobs import PROMPTS, make, ticked
 
     host = real_host()()
     host.checkpoint(model)

@@ -35,7 +35,7 @@ def host(request):
 @pytest.fixture
 def traces(host):
     """What a run leaves behind, checked when the test is over."""
-    from test_host import Traces
+    from jobs import Traces
 
     kept = Traces(host)
     yield kept

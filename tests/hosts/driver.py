@@ -46,7 +46,8 @@ LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # 
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
 OURS = tuple(
-    f"asyndm.hosts.{n}" for n in ("a1111", "forge", "hosted", "prompts", "samplers", "shims")
+    f"asyndm.hosts.{n}"
+    for n in ("a1111", "forge", "hosted", "noise", "prompts", "samplers", "shims")
 )
 
 

@@ -56,10 +56,10 @@ def main() -> int:
 
 def run(host, kind: str, batch: int, prompt: str, ending: str, size: int) -> str | None:
     """What is wrong with one cell; None = nothing."""
+    from jobs import PROMPT, Traces, make
+    from jobs import PROMPTS as TEXTS
     from modules import script_callbacks
     from modules.shared import state
-    from test_host import PROMPT, Traces, make
-    from test_host import PROMPTS as TEXTS
 
     traces = Traces(host)
     asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": 4}

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from driver import REPO, StandIn, missing
-from test_host import make, ticked
+from jobs import make, ticked
 
 pytestmark = [
     pytest.mark.skipif(bool(os.environ.get("ASYNDM_WEBUI_DIR")), reason="of the stand-in"),

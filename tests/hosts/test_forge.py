@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from driver import _encoded
-from test_host import PROMPT, PROMPTS, apart, make, painted, ticked
+from jobs import PROMPT, PROMPTS, apart, make, painted, ticked
 
 REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 on_real_host = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")

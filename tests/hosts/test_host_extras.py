@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from jobs import apart, make, scene, ticked
 from safetensors.torch import save_file
-from test_host import apart, make, scene, ticked
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"

@@ -11,7 +11,7 @@ import os
 import numpy as np
 import pytest
 from driver import StandIn, missing
-from test_host import KINDS, TWINS, Traces, apart, make, ticked
+from jobs import KINDS, TWINS, Traces, apart, make, ticked
 
 pytestmark = [
     pytest.mark.skipif(bool(os.environ.get("ASYNDM_WEBUI_DIR")), reason="of the stand-in"),

@@ -34,7 +34,7 @@ def main() -> int:
 
     torch.set_num_threads(options.threads)
     from driver import real_host
-    from test_host import make, ticked
+    from jobs import make, ticked
 
     host = real_host()()
     from modules import sd_samplers_kdiffusion

@@ -1,0 +1,94 @@
+"""What the tests ask of a host, and what they look at afterwards."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+PROMPT = "a cat beside a dog"
+TWINS = [("AsynDM", "Euler a"), ("AsynDM Euler", "Euler"), ("AsynDM DPM++ 2M", "DPM++ 2M")]
+KINDS = ("txt2img", "hires", "img2img", "inpaint")
+
+
+def ticked(**settings) -> dict:
+    """The API's way of ticking the box."""
+    return {"alwayson_scripts": {"AsynDM": {"args": [settings]}}}
+
+
+def scene() -> Image.Image:
+    picture = Image.new("RGB", (128, 128), "#7090b0")
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 80, 128, 128), fill="#506030")
+    draw.ellipse((36, 40, 92, 96), fill="#c04030")
+    return picture
+
+
+def painted() -> Image.Image:
+    mask = Image.new("L", (128, 128))
+    ImageDraw.Draw(mask).rectangle((32, 32, 95, 95), fill=255)
+    return mask
+
+
+def request(kind: str, **more) -> tuple[str, dict]:
+    """(the API's function, its request) of one kind of job."""
+    more = {"prompt": PROMPT, "sampler_name": "Euler a", "steps": 5, **more}
+    if kind == "txt2img":
+        return "txt2img", more
+    if kind == "hires":
+        extra = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.6}
+        return "txt2img", {**more, **extra, "hr_upscaler": "Latent", "hr_second_pass_steps": 4}
+    more = {"init_images": [scene()], "denoising_strength": 0.8, **more}
+    if kind == "inpaint":
+        whole = {"inpaint_full_res": False}
+        more = {"mask": painted(), "mask_blur": 4, "inpainting_fill": 1, **whole, **more}
+    return "img2img", more
+
+
+def make(host, kind: str, **more):
+    function, asked = request(kind, **more)
+    return getattr(host, function)(**asked)
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> int:
+    """The largest difference of two pictures, in 1/255."""
+    assert one.shape == two.shape
+    return int(np.abs(one.astype(int) - two.astype(int)).max())
+
+
+def own_functions(module) -> list[str]:
+    """What is patched on the instance itself."""
+    return sorted(name for name, value in vars(module).items() if inspect.isroutine(value))
+
+
+class Traces:
+    """What a run must leave as it found it."""
+
+    def __init__(self, host) -> None:
+        self.host = host
+        self.before = self.now()
+
+    def now(self) -> dict:
+        from modules import script_callbacks
+
+        model = self.host.root()
+        hooks = {
+            name: (len(m._forward_hooks), len(m._forward_pre_hooks), own_functions(m))
+            for name, m in model.named_modules()
+        }
+        callbacks = {key: len(value) for key, value in script_callbacks.callback_map.items()}
+        return {"hooks": hooks, "own": sorted(vars(model)), "callbacks": callbacks}
+
+    def check(self) -> None:
+        assert self.now() == self.before
+
+
+PROMPTS = {
+    "AND": "a cat on a sofa AND a (dog:1.3) in rain :0.8",
+    "BREAK": "a (red:1.2) cat BREAK on a sofa",
+    "long": "a cat, " + ", ".join(["very detailed fur and whiskers"] * 22) + ", a dog",
+    "editing": "a [cat:dog:0.5] and a [bird|fish] on a table",
+    "repeated": "a cat and a cat and another cat",
+    "html": "<b>cat</b> & a <script>dog</script>",
+}
