@@ -8,10 +8,11 @@ from __future__ import annotations
 import gradio as gr
 from modules import images, script_callbacks, scripts
 
+import asyndm
 from asyndm.hosts import detect, infotext, webui, xyz
 from asyndm.page import preview
-from asyndm.page.controls import WEBUI_FIELDS, build_controls
-from asyndm.page.gradio_shim import mask_canvas, with_js
+from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
+from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
 
 # All of this now: the extension's folder can be imported from only while its scripts load.
 HOST = detect.find_host()
@@ -59,7 +60,9 @@ class AsynDMScript(scripts.Script):
             for name, component in controls.components.items()
         ]
         self.paste_field_names = [infotext.KEY]
-        return [*controls.inputs(), *self.mask]
+        # An API client's list: these places never change, see POSITIONAL.
+        first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
+        return [*first, *self.mask, *later]
 
     def after_component(self, component, **kwargs):
         tab = "img2img" if self.is_img2img else "txt2img"
@@ -77,15 +80,18 @@ class AsynDMScript(scripts.Script):
         if HOST.samplers is None:
             return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
-        p.extra_generation_params.pop(infotext.KEY, None)
-        p.extra_generation_params.pop(infotext.NOTE_KEY, None)
-        plan = webui.make_plan(arguments, p.sampler_name, getattr(p, xyz.ATTRIBUTE, None))
+        for key in (infotext.KEY, infotext.VERSION_KEY, infotext.NOTE_KEY):
+            p.extra_generation_params.pop(key, None)
+        axes = getattr(p, xyz.ATTRIBUTE, None)
+        parts = mask_parts(shims.painting_canvas())
+        plan = webui.make_plan(arguments, p.sampler_name, axes, parts)
         if plan.settings is not None and not plan.on:
             return
         setattr(p, webui.ATTRIBUTE, plan)
         webui.announce(p, plan)
         if plan.on:
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
+            p.extra_generation_params[infotext.VERSION_KEY] = asyndm.__version__
 
     def process(self, p, *arguments):
         plan = getattr(p, webui.ATTRIBUTE, None)

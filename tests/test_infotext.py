@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -18,6 +20,16 @@ from asyndm.core.settings import (
     SettingsError,
 )
 from asyndm.hosts import infotext
+
+OLD = json.loads((Path(__file__).parent / "data" / "parameters-0.1.0.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("made", OLD, ids=range(len(OLD)))
+def test_parameters_of_the_first_version_restore_its_settings(made):
+    restored = dataclasses.asdict(infotext.from_text(made["text"]))
+    assert {name: restored[name] for name in made["settings"]} == made["settings"]
+    assert infotext.pasted({infotext.KEY: made["text"]}) == infotext.from_text(made["text"])
+
 
 fractions = st.floats(0, 1).map(lambda x: float(f"{x:.4g}"))
 

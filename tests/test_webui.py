@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
 import io
 import json
 import re
@@ -15,16 +16,14 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 
+import gradio as gr  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from asyndm.core.settings import PRESETS, Settings, SettingsError  # noqa: E402
-from asyndm.hosts import (
-    webui,  # noqa: E402
-    xyz,  # noqa: E402
-)
+from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
 
 # Names, labels and aliases of the host's schedules: a sampler's name must not end in one.
@@ -70,6 +69,38 @@ def test_positions_and_dictionary_say_the_same():
     assert webui.read_arguments([])[0] == Settings()
     assert webui.read_arguments([True])[0] == Settings(enabled=True)
     assert not webui.read_arguments([{"enabled": False}])[0].enabled
+
+
+NAMES = json.loads((Path(__file__).parent / "data" / "names-0.1.0.json").read_text("utf-8"))
+
+
+def test_names_and_places_of_the_first_version_stay_for_ever():
+    """API clients, images, plots and users' style sheets hold on to them."""
+    assert list(ui.POSITIONAL) == NAMES["positional"]
+    assert [face.name for face in webui.SAMPLERS][: len(NAMES["samplers"])] == NAMES["samplers"]
+    grid = SimpleNamespace(axis_options=[], AxisOption=AxisOption)
+    xyz.add_axes(grid)
+    assert {*NAMES["axes"]} <= {option.label for option in grid.axis_options}
+    for prefix, ids in NAMES["element_ids"].items():
+        with gr.Blocks() as page:
+            ui.build_controls(fields=ui.WEBUI_FIELDS, prefix=f"{prefix}_asyndm")
+        built = {getattr(block, "elem_id", None) for block in page.blocks.values()}
+        ends = ("asyndm", "checkbox", "_mask", "_painting")  # made by the script and its host
+        assert {name for name in ids if not name.endswith(ends)} <= built
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_settings_that_came_later_stand_behind_the_mask(monkeypatch, parts):
+    """As if the last two settings were younger than the rest: the mask keeps its place."""
+    monkeypatch.setattr(webui, "POSITIONAL", ui.POSITIONAL[:-2])
+    monkeypatch.setattr(webui, "LATER", ui.POSITIONAL[-2:])
+    chosen = Settings(True, "cat", mask_source="given", show_masks=True)
+    values = ui.values_of(chosen, ui.POSITIONAL)
+    mask = [Image.new("L", (8, 8), 255), None][:parts]
+    given, painted = webui.read_arguments([*values[:-2], *mask, *values[-2:]], parts)
+    assert given == chosen and painted.all()
+    given, painted = webui.read_arguments([*values[:-2], *mask], parts)  # an older client
+    assert given == dataclasses.replace(chosen, show_masks=False) and painted.all()
 
 
 def test_selecting_a_sampler_of_ours_means_on():

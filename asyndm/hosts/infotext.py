@@ -17,6 +17,8 @@ from asyndm.core.settings import Settings, SettingsError
 KEY = "AsynDM"
 # Why an image was made synchronously although AsynDM was asked for; never pasted.
 NOTE_KEY = "AsynDM note"
+# Which AsynDM made an image; CHANGELOG tells what changed its pictures since.
+VERSION_KEY = "AsynDM version"
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}

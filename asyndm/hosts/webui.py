@@ -20,7 +20,7 @@ from PIL import Image
 from asyndm.core.history import Frame
 from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
 from asyndm.hosts.infotext import NOTE_KEY
-from asyndm.page.controls import WEBUI_FIELDS, settings_of
+from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS
 
 log = logging.getLogger("asyndm")
 
@@ -131,21 +131,24 @@ def announce(p: Any, plan: Plan) -> None:
 
 
 def make_plan(
-    arguments: Sequence[Any], sampler: str, axes: Mapping[str, Any] | None = None
+    arguments: Sequence[Any],
+    sampler: str,
+    axes: Mapping[str, Any] | None = None,
+    mask_parts: int = 1,
 ) -> Plan:
     """The plan for a job.
 
     Args:
-        arguments: of the script: the values of the accordion in its order and the painted
-            mask, or one dictionary (API), see :func:`read_arguments`.
+        arguments: of the script, see :func:`read_arguments`.
         sampler: that the user selected; one of ours means on.
         axes: what an X/Y/Z cell changes.
+        mask_parts: how many of the arguments are the mask's.
 
     Returns:
         A plan; where the input cannot be used it has no settings, and a note that says why.
     """
     try:
-        settings, painted = read_arguments(arguments)
+        settings, painted = read_arguments(arguments, mask_parts)
         axes = dict(axes or {})
         settings = replace(settings, **axes) if axes else settings
         if is_own(sampler) and "enabled" not in axes:
@@ -157,11 +160,19 @@ def make_plan(
         return Plan(None, notes=[f"AsynDM: {error} The image is synchronous."])
 
 
-def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | None]:
+def read_arguments(
+    arguments: Sequence[Any], mask_parts: int = 1
+) -> tuple[Settings, np.ndarray | None]:
     """Settings and painted mask from a script's arguments.
 
     A dictionary at the first place is the API's form: settings by name, and "mask", a picture
-    in base64 (white = object). It means on unless it says otherwise.
+    in base64 (white = object). It means on unless it says otherwise. Any other list holds values in
+    places that never change: :data:`POSITIONAL`, the mask, then the settings that came later. It
+    may end early; what is missing has its default.
+
+    Args:
+        arguments: of the script.
+        mask_parts: how many of them are the mask's, which the host's canvas tells.
 
     Raises:
         SettingsError: something that cannot be used, in one line.
@@ -174,14 +185,13 @@ def read_arguments(arguments: Sequence[Any]) -> tuple[Settings, np.ndarray | Non
         if "eta" in values:
             raise SettingsError("eta: set the WebUI's own Eta instead.")
         return Settings.from_dict(values), decode_mask(mask)
-    count = len(WEBUI_FIELDS)
-    if len(arguments) < count:
-        defaults = [getattr(Settings(), name) for name in WEBUI_FIELDS]
-        arguments += defaults[len(arguments) :]
-    settings = settings_of(arguments[:count], WEBUI_FIELDS)
+    first = len(POSITIONAL)
+    values, mask = arguments[:first], arguments[first : first + mask_parts]
+    later = arguments[first + mask_parts :]
+    named = dict(zip(POSITIONAL, values)) | dict(zip(LATER, later))
+    settings = Settings.from_dict(named)
     # A picture left in the accordion is nobody's business while another mask source is chosen.
-    given = settings.mask_source == "given"
-    return settings, painted_mask(arguments[count:]) if given else None
+    return settings, painted_mask(mask) if settings.mask_source == "given" else None
 
 
 def painted_mask(values: Sequence[Any]) -> np.ndarray | None:

@@ -82,8 +82,15 @@ FACES = {
     "save_masks": Face("Save masks", "Beside the images.", advanced=True),
 }
 STUDIO_FIELDS = tuple(name for name in FIELDS if name not in WEBUI_ONLY)
-# A WebUI has its own eta.
-WEBUI_FIELDS = tuple(name for name in FIELDS if name != "eta")
+# The values of a WebUI's accordion by position, for ever: API clients send them as a list. What
+# stands here is followed by the mask, and only then by settings that came later. A WebUI has its
+# own eta.
+POSITIONAL = (
+    *("enabled", "objects", "curve", "curvature", "threshold", "mask_source", "first_step"),
+    *("origin", "smoothing", "soft", "start", "end", "lead", "hires", "show_masks", "save_masks"),
+)
+LATER = tuple(name for name in FIELDS if name not in (*POSITIONAL, "eta"))
+WEBUI_FIELDS = (*POSITIONAL, *LATER)
 
 
 @dataclass

@@ -71,6 +71,11 @@ def mask_canvas(
     return [made.background, made.foreground]
 
 
+def mask_parts(host_canvas: Callable[..., Any] | None = None) -> int:
+    """How many components :func:`mask_canvas` makes with that canvas."""
+    return 2 if GRADIO_4 and host_canvas is not None else 1
+
+
 def with_js(listener: Any, js: str, **kwargs: Any) -> Any:
     """Attach an event whose inputs pass through a JavaScript function first."""
     return listener(**{"js" if GRADIO_4 else "_js": js}, **kwargs)

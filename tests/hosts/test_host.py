@@ -19,6 +19,8 @@ from jobs import (
     ticked,
 )
 
+import asyndm
+
 
 @pytest.fixture(scope="module")
 def bare(host, tmp_path_factory):
@@ -64,6 +66,7 @@ def test_ticked_is_another_image_and_says_how(host, traces, kind):
     plain, made = make(host, kind), make(host, kind, **ticked(curvature=0.8))
     assert apart(plain.images[0], made.images[0]) > 8
     assert made.parameters["AsynDM"] == "curvature=0.8"
+    assert made.parameters["AsynDM version"] == asyndm.__version__
     assert "AsynDM note" not in made.parameters
     again = make(host, kind, **ticked(curvature=0.8))
     assert np.array_equal(made.images[0], again.images[0])
