@@ -3,12 +3,15 @@
     python tools/make_nouns.py /usr/share/wordnet
 
 Kept is every noun that WordNet uses mostly for something one can see as an object: animals,
-artefacts, food, natural objects, people, plants, and plane or solid shapes. The list is cut at
-100 KB by frequency: the counts of the tagged texts, plus how often WordNet's own glosses use
+artefacts, food, natural objects, people, plants, and plane or solid shapes. What counts are the
+tagged uses of its senses, not which comes first (a raccoon is a fur before it is an animal); a
+noun without tagged uses needs such a sense among its first two. The list is cut at 120 KB by
+frequency: the counts of the tagged texts, plus how often WordNet's own glosses use
 the word (the tagged texts are too small to know a skateboard).
 
 One line a noun: the word, then its irregular plurals, separated by spaces; an underscore joins
-the parts of a compound ("teddy_bear").
+the parts of a compound ("teddy_bear"). Three sections: things; ``#food``, of them those one eats;
+``#other``, the commonest words that name no thing, so that an unknown word can be told from them.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-LIMIT = 100_000  # bytes of nouns.txt
+LIMIT = 120_000  # bytes of nouns.txt
+OTHERS = 22_000  # of them for common words that name no thing
 # Lexicographer files of WordNet: animal, artifact, food, object, person, plant.
 PHYSICAL_FILES = {5, 6, 13, 17, 18, 20}
-SHAPE_FILE = 25
+ANIMAL_FILE = 5
+FOOD_FILE = 13
 SHAPE_ROOTS = {"two-dimensional_figure", "three-dimensional_figure", "polyhedron", "sphere"}
 PHYSICAL_SHARE = 0.5  # of the tagged uses of a noun
 
@@ -96,7 +101,7 @@ AMBIGUOUS_WORDS = set(
     """
     asshole god kingdom realm remains preserve drop must don led spoke felt agent member
     covering serving facing hanging coating setting following lining hind hearing compact stiff
-    sole mean elder inferior superior used plain
+    sole mean elder inferior superior used plain viewer looking looker solo
     """.split()
 )
 EXCLUDED = AMBIGUOUS_WORDS | STYLE_WORDS | EMPTY_WORDS | SCENERY_WORDS
@@ -177,12 +182,19 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
             continue
         if noun.rstrip("s") in EXCLUDED or noun not in lower_case:
             continue  # a plural of such a word; a proper name, a Latin family name
+        if noun.replace("-", "_").rpartition("_")[2] in SCENERY_WORDS:
+            continue  # a compound of scenery: blue sky, living room
         shape = is_shape(offsets[0], hypernyms, roots)
-        first_is_physical = files[offsets[0]] in PHYSICAL_FILES
+        first = files[offsets[0]] in PHYSICAL_FILES
         uses = tagged.get(noun, Counter())
         total = sum(uses.values())
         physical = sum(n for file, n in uses.items() if file in PHYSICAL_FILES)
-        if not (first_is_physical or shape) or (not shape and physical < PHYSICAL_SHARE * total):
+        if total:
+            thing = first and physical >= PHYSICAL_SHARE * total or physical > total / 2
+        else:
+            second = [files[offset] for offset in offsets[1:2]]
+            thing = first or ANIMAL_FILE in second
+        if not (thing or shape):
             continue
         if not shape and (
             others[noun] > 2 * physical + 5
@@ -201,8 +213,8 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
 
 
 def read_plurals(folder: Path) -> dict[str, list[str]]:
-    """Irregular plurals by noun, without those that the rules of ``asyndm.core.words`` undo."""
-    from asyndm.core.words import regular_singulars
+    """Irregular plurals by noun, without those that the rules of ``asyndm.core.nouns`` undo."""
+    from asyndm.core.nouns import regular_singulars
 
     plurals: dict[str, list[str]] = defaultdict(list)
     for line in (folder / "noun.exc").read_text("utf-8").splitlines():
@@ -213,22 +225,64 @@ def read_plurals(folder: Path) -> dict[str, list[str]]:
     return plurals
 
 
+def read_food(folder: Path) -> set[str]:
+    """Nouns that have a sense among the first three that one eats."""
+    files = read_synsets(folder)[0]
+    food = set()
+    for line in (folder / "index.noun").read_text("utf-8").splitlines():
+        if not line.startswith("  "):
+            parts = line.split()
+            if any(files[offset] == FOOD_FILE for offset in parts[-int(parts[2]) :][:3]):
+                food.add(parts[0])
+    return food
+
+
+def rank_others(folder: Path, things: set[str]) -> list[str]:
+    """Words of all classes that are not among the things, the commonest first."""
+    *_, gloss_counts, _ = read_synsets(folder)
+    tagged, others = read_counts(folder)
+    lemmas = {
+        lemma
+        for kind in ("noun", "verb", "adj", "adv")
+        for lemma in read_lemmas(folder / f"index.{kind}")
+        if len(lemma) > 2 and re.fullmatch(r"[a-z]+", lemma)
+    }
+    counts = {
+        word: others[word] + sum(tagged.get(word, Counter()).values()) + gloss_counts[word]
+        for word in lemmas - things
+    }
+    return sorted(counts, key=lambda word: (-counts[word], len(word), word))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="WordNet's dict folder")
     out = Path(__file__).resolve().parents[1] / "asyndm" / "core" / "nouns.txt"
     parser.add_argument("--out", type=Path, default=out)
     args = parser.parse_args()
-    plurals = read_plurals(args.folder)
-    lines, size = [], 0
+    plurals, food = read_plurals(args.folder), read_food(args.folder)
+    things: dict[str, str] = {}
+    size = len("#food\n#other\n")
     for _, noun in rank_nouns(args.folder):
         line = " ".join([noun, *plurals.get(noun, ())]) + "\n"
-        if size + len(line) > LIMIT:
+        if size + len(line) > LIMIT - OTHERS:
             break
-        lines.append(line)
+        things[noun] = line
         size += len(line)
-    args.out.write_text("".join(sorted(lines)), "ascii")
-    print(f"{len(lines)} nouns, {size} bytes: {args.out}")
+    others: list[str] = []
+    taken = {form for line in things.values() for form in line.split()}
+    for word in rank_others(args.folder, taken):
+        if size + len(word) + 1 > LIMIT:
+            break
+        others.append(word + "\n")
+        size += len(word) + 1
+    lines = [
+        *sorted(line for noun, line in things.items() if noun not in food),
+        *("#food\n", *sorted(line for noun, line in things.items() if noun in food)),
+        *("#other\n", *sorted(others)),
+    ]
+    args.out.write_text("".join(lines), "ascii")
+    print(f"{len(things)} nouns, {len(others)} other words, {size} bytes: {args.out}")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.words import listed
 from asyndm.hosts import webui
 from asyndm.hosts.noise import rewound
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
@@ -200,7 +201,7 @@ class HostRun(ABC):
         """False where nothing could ever be asynchronous."""
         led = self.settings.lead > 0 and self.denoiser.nmask is not None
         if self.words is not None and not self.words.matched:
-            named = ", ".join(self.words.unmatched) or "none found"
+            named = listed(self.words.unmatched) or "none found"
             self._note(f"no object word is in the prompt ({named}). The image is synchronous.")
             return False
         return led or any(k > 0 for k in self.curvatures)
@@ -289,8 +290,10 @@ class HostRun(ABC):
         if self.words is None:
             return
         self.p.comment(f"AsynDM objects: {webui.describe_match(self.words.matched)}")
+        for line in self.words.notes:
+            self._note(line)
         if self.words.unmatched:
-            named = ", ".join(repr(word) for word in self.words.unmatched)
+            named = listed([repr(word) for word in self.words.unmatched])
             self._note(f"objects: {named} is not in the prompt; it steers nothing.")
 
     def _note(self, text: str) -> None:

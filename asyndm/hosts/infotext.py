@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote, unquote
 
+from asyndm.core.expression import MOST_LETTERS
 from asyndm.core.settings import Settings, SettingsError
 
 KEY = "AsynDM"
@@ -28,6 +30,8 @@ def to_text(settings: Settings) -> str:
     """The changed settings as ``name=value; name=value``, or "on" where there are none."""
     changed = settings.changed()
     changed.pop("enabled", None)  # that the key is there says so
+    if len(settings.objects) > MOST_LETTERS:  # such an expression is refused, not used
+        changed.pop("objects", None)
     # What an image does not depend on stays out of its parameters.
     for name in ("show_masks", "save_masks"):
         changed.pop(name, None)
@@ -68,7 +72,16 @@ def _write(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     # Spaces at the ends would be lost to whoever strips the line.
-    return re.sub(r"^ | $", "%20", quote(str(value), safe=_SAFE))
+    return re.sub(r"^ | $", "%20", "".join(map(_kept, str(value))))
+
+
+def _kept(c: str) -> str:
+    """A character as it stands if people can read it, else by percent signs."""
+    if c in _SAFE or c.isalnum() or (ord(c) > 0x7F and c.isprintable()):
+        return c
+    if ord(c) > 0x7F and unicodedata.category(c)[0] == "M" or c in "\u200d\u200c":
+        return c
+    return quote(c, safe="")
 
 
 def _read(name: str, value: str) -> Any:

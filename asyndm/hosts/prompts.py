@@ -13,7 +13,7 @@ from typing import Any
 
 from modules import prompt_parser, sd_samplers
 
-from asyndm.core.words import ObjectWord, match_objects, objects_of
+from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
 from asyndm.hosts.shims import prompt_schedules
 from asyndm.network import UnsupportedNetwork
 
@@ -50,9 +50,11 @@ class PromptWords:
         tokenize: text -> its tokens as the loaded model sees them.
 
     Attributes:
-        objects: [B] of tuples; all filled up to the same number with None.
+        objects: [B] of tuples; all filled up to the same number with None. A word that occurs
+            several times is there as often: one mask an occurrence, and so their union.
         matched: token positions by word over all parts and steps, of the first image that has it.
-        unmatched: words that no prompt holds.
+        unmatched: words the user wrote that no prompt holds.
+        notes: one line for each piece of the expression that is no word.
     """
 
     def __init__(
@@ -65,38 +67,58 @@ class PromptWords:
         tokenize: Callable[[str], Tokens],
     ) -> None:
         self._tokenize = tokenize
-        self._positions: dict[tuple[str, str], list[int]] = {}
+        self._positions: dict[tuple[str, str], list[list[int]]] = {}
         self._tokens: dict[str, Tokens] = {}
+        said = read_expression(expression)
+        self.notes = said.notes
         found = [objects_of(prompt, expression) for prompt in prompts]
-        most = max(map(len, found))
-        self.objects: list[tuple[ObjectWord | None, ...]] = [
-            words + (None,) * (most - len(words)) for words in found
-        ]
         self._timelines = [
             _timelines(prompt, parts, steps, hires_steps)
             for prompt, parts in zip(prompts, conditioning.batch)
         ]
         self.matched: dict[str, list[int]] = {}
         missing: dict[str, None] = {}
-        for words, timelines in zip(found, self._timelines):
+        # Written words are the same in all images, so are their places among the objects.
+        times: dict[tuple[int, str], int] = {}
+        for image, (words, timelines) in enumerate(zip(found, self._timelines)):
             for word in words:
                 texts = [text for timeline in timelines for text in timeline.texts]
-                at = sorted({p for text in texts for p in self._find(word, text)})
+                places = [self._find(word, text) for text in texts]
+                key = (-1 if said.objects else image, word.text)
+                times[key] = max(1, times.get(key, 1), *map(len, places))
+                at = sorted({p for place in places for group in place for p in group})
                 if at:
                     self.matched.setdefault(word.text, at)
-                else:
+                elif said.objects:
                     missing[word.text] = None
         self.unmatched = [word for word in missing if word not in self.matched]
+        slots = [
+            [
+                (word, number)
+                for word in words
+                for number in range(times[-1 if said.objects else image, word.text])
+            ]
+            for image, words in enumerate(found)
+        ]
+        most = max(map(len, slots))
+        self._slots = [row + [(None, 0)] * (most - len(row)) for row in slots]
+        self.objects: list[tuple[ObjectWord | None, ...]] = [
+            tuple(word for word, _ in row) for row in self._slots
+        ]
 
     def columns(self, step: int) -> list[list[list[list[int]]]]:
         """``[image][part][object]`` -> token positions in what is shown at a step."""
         return [
             [
-                [self._find(word, timeline.text(step)) if word else [] for word in words]
+                [self._occurrence(word, timeline.text(step), number) for word, number in row]
                 for timeline in timelines
             ]
-            for words, timelines in zip(self.objects, self._timelines)
+            for row, timelines in zip(self._slots, self._timelines)
         ]
+
+    def _occurrence(self, word: ObjectWord | None, text: str, number: int) -> list[int]:
+        places = self._find(word, text) if word else []
+        return places[number] if number < len(places) else []
 
     def curvatures(self, general: float) -> list[float]:
         """One an object. Only words the user wrote have their own, and those are in all images."""
@@ -105,14 +127,16 @@ class PromptWords:
             general if word is None or word.curvature is None else word.curvature for word in first
         ]
 
-    def _find(self, word: ObjectWord, text: str) -> list[int]:
+    def _find(self, word: ObjectWord, text: str) -> list[list[int]]:
+        """The token positions of every occurrence."""
         key = (word.text, text)
         if key not in self._positions:
             tokens, embeddings = self._read(text)
-            matched, _ = match_objects([word], tokens)
-            at = matched.get(word.text, [])
             # A textual inversion is found by its first vector and takes the others along.
-            self._positions[key] = sorted({q for p in at for q in embeddings.get(p, [p])})
+            self._positions[key] = [
+                sorted({q for p in at for q in embeddings.get(p, [p])})
+                for at in find_tokens(word.text, tokens)
+            ]
         return self._positions[key]
 
     def _read(self, text: str) -> Tokens:

@@ -19,6 +19,7 @@ from PIL import Image
 
 from asyndm.core.history import Frame
 from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
+from asyndm.core.words import listed, short
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS
 
@@ -293,7 +294,10 @@ def mask_cells(painted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def describe_match(matched: Mapping[str, Sequence[int]]) -> str:
     """``dog (token 5), red cat (tokens 8, 9)``."""
-    return ", ".join(
-        f"{word} (token{'s' if len(at) > 1 else ''} {', '.join(map(str, at))})"
-        for word, at in matched.items()
+    return listed(
+        [
+            f"{short(word)} (token{'s' if len(at) > 1 else ''} {listed(list(map(str, at)), 60)})"
+            for word, at in matched.items()
+        ],
+        240,
     )

@@ -1,0 +1,230 @@
+"""Object expressions as people write them: ``shark:0.7, bike``.
+
+Also with the signs of other keyboards (``shark，bike``), a decimal comma, and pieces copied from
+a prompt: ``[cat:dog:0.5]``, ``cat|dog``, ``cat AND dog``. ``-dog`` takes an object out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from asyndm.core.matching import ARTICLES
+from asyndm.core.nouns import Nouns, load_nouns, singular_forms
+from asyndm.core.pieces import atoms_of, fold, kind_of
+from asyndm.core.settings import SettingsError, check_number
+
+MOST_LETTERS = 2000  # of an expression
+# The signs of Chinese, Japanese, Arabic keyboards.
+_SIGNS = {ord(a): b for a, b in zip("、،؛︰", ",,;:")}
+_SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(\d+)(?=[ \t]*(?:[,;\n)\]}]|\Z))")
+_EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
+_WILDCARD = re.compile(r"__[^\s,;]+?__")
+_ESCAPED = re.compile(r"\\([()\[\]\\:])")
+_BETWEEN = re.compile(r"\s+AND\s+|[|/]|\s*&\s*")
+_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
+_OPEN = {"(": ")", "[": "]", "{": "}"}
+# Before "and" they tell what the next noun is like: "black and white cat" is one.
+_COLOURS = frozenset(
+    """
+    black white red green blue yellow orange purple pink brown gray grey cyan magenta teal beige
+    gold golden silver violet turquoise crimson scarlet navy maroon
+    """.split()
+)
+
+
+@dataclass(frozen=True)
+class ObjectWord:
+    """An object the user (or the automatic choice) named; no curvature = the general setting."""
+
+    text: str
+    curvature: float | None = None
+
+
+@dataclass(frozen=True)
+class Expression:
+    """What an expression says.
+
+    Attributes:
+        objects: in order, each once.
+        excluded: names after a minus.
+        notes: one line for each piece that is no word.
+    """
+
+    objects: tuple[ObjectWord, ...]
+    excluded: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def parse_objects(text: str) -> tuple[ObjectWord, ...]:
+    """The objects of an expression; see :func:`read_expression`."""
+    return read_expression(text).objects
+
+
+def read_expression(text: str) -> Expression:
+    """The meaning of an expression such as ``"shark:0.7, bike"``; empty for empty text.
+
+    A prompt's weight, ``(cat:1.2)``, is no curvature and is left out; a colon means a curvature
+    only before a number. What is no word is left out and told.
+
+    Raises:
+        SettingsError: too long, a curvature that is no number from 0 to 1, or no word in it at all.
+    """
+    if len(text) > MOST_LETTERS:
+        raise SettingsError(
+            f"objects: {len(text)} letters are too many; name the objects in {MOST_LETTERS} or "
+            "fewer."
+        )
+    text = text.translate(_SIGNS)
+    text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+    notes: dict[str, None] = {}
+    for pattern, what in (
+        (_EXTRA_NETWORK, "is no word; it is left out."),
+        (_WILDCARD, "is a wildcard; write the word it became."),
+    ):
+        for match in pattern.finditer(text):
+            notes[f"objects: {short(match.group())!r} {what}"] = None
+        text = pattern.sub(" ", text)
+    found: dict[ObjectWord, None] = {}
+    excluded: dict[str, None] = {}
+    for item in _items(_ESCAPED.sub(" ", text)):
+        minus = item.startswith(("-", "−", "–"))
+        name, curvature = _named(item[1:].strip() if minus else item)
+        if name is None:
+            notes[f"objects: {short(item)!r} does not name an object; it is left out."] = None
+        elif minus:
+            excluded.update(dict.fromkeys(_several(name)))
+        else:
+            found.update(dict.fromkeys(ObjectWord(one, curvature) for one in _several(name)))
+    if notes and not found and not excluded:
+        line = next(iter(notes)).removesuffix("; it is left out.").rstrip(".")
+        raise SettingsError(f"{line}; write e.g. 'shark:0.7, bike'.")
+    kept = tuple(word for word in found if not _any_same(word.text, excluded))
+    return Expression(kept, tuple(excluded), tuple(notes))
+
+
+def is_excluded(text: str, excluded: tuple[str, ...]) -> bool:
+    """Whether an object is one that the user took out."""
+    return _any_same(text, excluded)
+
+
+def short(text: str, most: int = 40) -> str:
+    """Text for a one-line message."""
+    text = " ".join(text.split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def listed(words: list[str], most: int = 160) -> str:
+    """Words for a one-line message: as many as have room, and how many more there are."""
+    shown: list[str] = []
+    for word in (short(word, 120) for word in words):
+        if shown and len(", ".join([*shown, word])) > most:
+            return f"{', '.join(shown)} and {len(words) - len(shown)} more"
+        shown.append(word)
+    return ", ".join(shown)
+
+
+def has_word(text: str) -> bool:
+    """Whether there is a letter, a digit or a symbol in it that tokens could be of."""
+    return any(kind_of(c) in "LNS" for c in fold(text))
+
+
+def _items(text: str) -> list[str]:
+    """What lies between separators; both sides of ``[a:b:0.5]``, without a bracket's number."""
+    items: list[str] = []
+    open_: list[list] = []  # [what closes it, whether it held several]
+    piece: list[str] = []
+
+    def close() -> None:
+        item = " ".join("".join(piece).split())
+        if item:
+            items.append(item)
+        piece.clear()
+
+    for c in text:
+        if c in _OPEN:
+            open_.append([_OPEN[c], False])
+            piece.append(" ")
+        elif c in ")]}":
+            if open_ and open_[-1][0] == c:
+                _take_number(piece)
+                if open_.pop()[1]:
+                    close()
+                    if items and _NUMBER.fullmatch(items[-1]):
+                        items.pop()
+            piece.append(" ")
+        elif c in ",;\n":
+            close()
+        elif open_ and (c == "|" or (c == ":" and open_[-1][0] == "]")):
+            open_[-1][1] = True
+            close()
+        else:
+            piece.append(c)
+    close()
+    return items
+
+
+def _take_number(piece: list[str]) -> None:
+    """Remove ``:1.2`` at the end of what a bracket held."""
+    tail = "".join(piece[-64:])
+    head, colon, number = tail.rpartition(":")
+    if colon and _NUMBER.fullmatch(number.strip()):
+        del piece[-(len(tail) - len(head)) :]
+
+
+def _named(item: str) -> tuple[str | None, float | None]:
+    """(name, curvature) of one piece; no name where it holds no word."""
+    head, colon, number = item.rpartition(":")
+    curvature = None
+    if colon and (_NUMBER.fullmatch(number.strip()) or not number.strip()):
+        item = " ".join(head.split())
+        if not has_word(item):
+            return None, None
+        curvature = check_number(f"objects: curvature of {short(item)!r}", number.strip(), 0, 1)
+    return (item, curvature) if has_word(item) else (None, None)
+
+
+def _several(name: str) -> list[str]:
+    """One name, or the several that "and" joins."""
+    names: list[str] = []
+    for part in _BETWEEN.split(name):
+        pieces = _AND.split(part.strip())
+        if len(pieces) > 1 and _is_one(pieces):
+            pieces = [part.strip()]
+        names += [" ".join(piece.split()) for piece in pieces]
+    return [one for one in names if has_word(one)] or [name]
+
+
+def _is_one(pieces: list[str], nouns: Nouns | None = None) -> bool:
+    """Whether words joined by "and" tell what one thing is like: "salt and pepper shaker"."""
+    nouns = nouns or load_nouns()
+    last = [atom.text for atom in atoms_of(pieces[-1]) if atom.text]
+    firsts = [[atom.text for atom in atoms_of(piece) if atom.text] for piece in pieces[:-1]]
+    if not last or not all(firsts):
+        return False
+    ends = [words[-1] for words in firsts]
+    if all(end in _COLOURS or (end in nouns.others and not _is_noun(end, nouns)) for end in ends):
+        return len(last) > 1
+    articles = last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:])
+    if len(last) < 2 or articles:
+        return False
+    # Two kinds of food before what is made of them or holds them.
+    joined = [*ends, last[0]]
+    return all(bool(singular_forms(word) & nouns.food) for word in joined)
+
+
+def _is_noun(word: str, nouns: Nouns) -> bool:
+    return bool(singular_forms(word) & nouns.forms)
+
+
+def _any_same(text: str, others: object) -> bool:
+    mine = [atom.text for atom in atoms_of(text) if atom.text and atom.text not in ARTICLES]
+    for other in others:  # type: ignore[attr-defined]
+        its = [a.text for a in atoms_of(other) if a.text and a.text not in ARTICLES]
+        if len(mine) == len(its) and all(
+            singular_forms(a) & singular_forms(b) for a, b in zip(mine, its)
+        ):
+            return True
+    return False

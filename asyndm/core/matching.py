@@ -1,0 +1,118 @@
+"""Where an object lies among a prompt's tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from asyndm.core.nouns import singular_forms
+from asyndm.core.pieces import Atom, atoms_of, fold, folded, kind_of, token_atoms, token_words
+from asyndm.core.pieces import without_accents as bare
+
+# Scripts that put no space between words: Thai, Lao, Burmese, Khmer, kana, Chinese.
+UNSPACED = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
+# Of the languages people prompt in; tried without them where the whole is not found.
+ARTICLES = frozenset(
+    """
+    a an the some le la les l un une des el los las una unos unas der die das den dem ein eine
+    einen il lo gli i uno o os as um uma de het een
+    """.split()
+)
+
+
+def find_tokens(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
+    """The token positions of every occurrence of an object, [] where it does not occur.
+
+    Singular and plural match each other; articles do not count; accents do not where the tokens
+    have none. A word may be cut into several tokens and an object may have several words.
+    Positions are indices into ``tokens``.
+    """
+    if UNSPACED.search(object_text):
+        return _find_characters(object_text, tokens)
+    wanted = [atom.text for atom in atoms_of(object_text) if atom.text]
+    if not wanted:
+        return []
+    atoms = token_atoms(tokens)
+    return _find(wanted, atoms) or _find_without_articles(wanted, atoms)
+
+
+def match_objects(
+    objects: Iterable[object], tokens: Sequence[str]
+) -> tuple[dict[str, list[int]], list[str]]:
+    """Token positions by object (all its occurrences), and the objects that do not occur.
+
+    Args:
+        objects: texts, or what has one as ``text``.
+        tokens: of the prompt.
+    """
+    matched: dict[str, list[int]] = {}
+    unmatched: list[str] = []
+    for entry in objects:
+        text = str(getattr(entry, "text", entry))
+        positions = sorted({p for occurrence in find_tokens(text, tokens) for p in occurrence})
+        if positions:
+            matched[text] = positions
+        elif text not in unmatched:
+            unmatched.append(text)
+    return matched, unmatched
+
+
+@lru_cache(maxsize=8192)
+def same_word(wanted: str, shown: str) -> bool:
+    """Whether a prompt's word is the object's: singular or plural, accents stripped or not."""
+    forms = singular_forms(shown)
+    if singular_forms(wanted) & forms:
+        return True
+    return bare(shown) == fold(shown) and bool(singular_forms(bare(wanted)) & forms)
+
+
+def _find(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
+    found, at, length = [], 0, len(wanted)
+    while at + length <= len(atoms):
+        window = atoms[at : at + length]
+        after = atoms[at + length].text if at + length < len(atoms) else None
+        if (
+            all(atom.text and same_word(word, atom.text) for word, atom in zip(wanted, window))
+            and not window[0].inside
+            and not (after and _is_mark(after))
+        ):
+            found.append(sorted({p for atom in window for p in atom.positions}))
+            at += length
+        else:
+            at += 1
+    return found
+
+
+def _find_without_articles(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
+    fewer = [word for word in wanted if word not in ARTICLES]
+    shown = [atom for atom in atoms if atom.text not in ARTICLES]
+    changed = len(fewer) < len(wanted) or len(wanted) > 1
+    return _find(fewer, shown) if fewer and changed else []
+
+
+def _is_mark(text: str) -> bool:
+    return kind_of(text[0]) == "M"
+
+
+def _find_characters(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
+    """Occurrences in scripts without spaces: by characters, whatever the word borders."""
+    characters: list[tuple[str, tuple[int, ...]]] = []
+    for word in token_words(tokens):
+        characters += [("\0", ())] if word is None else folded(word)
+    characters = [(c, at) for c, at in characters if not c.isspace()]
+    joined = "".join(c for c, _ in characters)
+    wanted = "".join(fold(object_text).split())
+    if wanted not in joined:
+        wanted = bare(wanted)
+    found, at = [], joined.find(wanted) if wanted else -1
+    while at >= 0:
+        window = characters[at : at + len(wanted)]
+        positions = sorted({p for _, place in window for p in place})
+        if positions:
+            found.append(positions)
+        at = joined.find(wanted, at + len(wanted))
+    return found

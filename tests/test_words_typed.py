@@ -1,0 +1,135 @@
+"""Object words as people write them, in every script, against CLIP's bytes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.words import auto_objects, find_tokens, parse_objects, read_expression
+from asyndm.hosts import infotext
+
+_PRINTED = (*range(33, 127), *range(161, 173), *range(174, 256))
+_ALPHABET = {b: chr(b) for b in _PRINTED}
+_ALPHABET |= {b: chr(256 + n) for n, b in enumerate(b for b in range(256) if b not in _PRINTED)}
+
+
+def clip(text: str, most: int = 4) -> list[str]:
+    """CLIP's notation without its vocabulary: bytes, words cut after ``most`` of them."""
+    tokens = ["<|startoftext|>"]
+    for word in re.findall(r"[^\W\d_]+|\d|[^\s\w]+|_", text.lower()):
+        letters = [_ALPHABET[b] for b in word.encode()]
+        cut = ["".join(letters[at : at + most]) for at in range(0, len(letters), most)]
+        tokens += [*cut[:-1], cut[-1] + "</w>"]
+    return [*tokens, "<|endoftext|>"]
+
+
+def names(text):
+    return [(word.text, word.curvature) for word in parse_objects(text)]
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 50])
+@pytest.mark.parametrize(
+    ("word", "prompt"),
+    [
+        ("pokémon", "a pokémon on a bike"),
+        ("кошка", "кошка и собака"),
+        ("猫", "一只猫坐在椅子上"),
+        ("🦈", "a 🦈 here"),
+        ("cat", "a “cat” here"),
+        ("cat's tail", "the cat’s tail"),
+        ("고양이", "고양이 두 마리"),
+        ("बिल्ली", "लाल बिल्ली"),
+        ("قطة", "قطة و كلب"),
+        ("แมว", "แมวสองตัว"),
+    ],
+)
+def test_words_of_every_script_are_found(word, prompt, most):
+    (positions,) = find_tokens(word, clip(prompt, most))
+    assert positions and 0 not in positions
+
+
+def test_a_piece_of_a_word_is_no_word():
+    assert find_tokens("o", clip("a jalapeño")) == []
+    assert find_tokens("pokémon", ["a</w>", "pok", "emon</w>"]) == [[1, 2]]  # a host stripped it
+    assert find_tokens("猫", ["Ġa", "çĮ", "«"]) == [[1, 2]]
+    assert find_tokens("猫", ["▁a", "<0xE7>", "<0x8C>", "<0xAB>"]) == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        *((f"shark{sign}bike", [("shark", None), ("bike", None)]) for sign in "，、；"),
+        ("shark：0.7", [("shark", 0.7)]),
+        ("shark:0,7", [("shark", 0.7)]),
+        ("shark:0,7, bike", [("shark", 0.7), ("bike", None)]),
+        *(
+            (typed, [("cat", None), ("dog", None)])
+            for typed in (
+                *("[cat:dog:0.5]", "[cat|dog]", "{cat|dog}", "cat AND dog", "cat and dog"),
+                *("cat & dog", "cat/dog", "cat, <lora:x:1>, dog", "cat, !, dog"),
+            )
+        ),
+        ("black and white cat", [("black and white cat", None)]),
+        ("salt and pepper shaker", [("salt and pepper shaker", None)]),
+        ("nier:automata", [("nier:automata", None)]),
+        ("re:zero:0.4", [("re:zero", 0.4)]),
+        ("cat, -dog", [("cat", None)]),
+    ],
+)
+def test_object_words_as_people_write_them(typed, expected):
+    assert names(typed) == expected
+
+
+@pytest.mark.parametrize("typed", ["cat, <lora:x:1>", "cat, !", "cat, __animal__"])
+def test_what_is_no_word_is_told_in_one_line(typed):
+    said = read_expression(typed)
+    assert [word.text for word in said.objects] == ["cat"]
+    (line,) = said.notes
+    assert "\n" not in line and len(line) < 120
+
+
+@pytest.mark.parametrize("typed", ["<lora:x:1>", "!", ":0.5", "__animal__"])
+def test_an_expression_without_a_word_is_told(typed):
+    with pytest.raises(SettingsError, match="^objects: "):
+        parse_objects(typed)
+
+
+@pytest.mark.parametrize(
+    ("typed", "prompt"),
+    [("the cat", "a cat"), ("woman", "two women"), ("people", "a person"), ("box", "boxes")],
+)
+def test_articles_and_plurals_do_not_matter(typed, prompt):
+    assert find_tokens(typed, clip(prompt, 50)) == [[2]] or typed == "box"
+    assert find_tokens(typed, clip(prompt, 2))
+
+
+@pytest.mark.parametrize("typed", ["word " * 20_000, "x" * 10_000])
+def test_too_long_an_expression_is_one_short_line_and_no_parameter(typed):
+    with pytest.raises(SettingsError) as told:
+        parse_objects(typed)
+    assert len(str(told.value)) < 120
+    assert infotext.to_text(Settings(enabled=True, objects=typed)) == "on"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat, (dog:-1.5)", ["cat"]),
+        ("a cat AND a dog :-1", ["cat"]),
+        ("a cat -dog", ["cat"]),
+        ("a raccoon eating a sandwich", ["raccoon", "sandwich"]),
+        ("three women and a man", ["women", "man"]),
+        ("hatsune miku, umbrella", ["hatsune miku", "umbrella"]),
+        ("a cat under a blue sky, looking at viewer", ["cat"]),
+    ],
+)
+def test_the_automatic_choice(prompt, expected):
+    assert auto_objects(prompt) == expected
+
+
+def test_the_parameters_keep_words_readable():
+    line = infotext.to_text(Settings(enabled=True, objects="猫, кошка"))
+    assert line == "objects=猫, кошка"
+    assert infotext.from_text("objects=%E7%8C%AB").objects == "猫"
