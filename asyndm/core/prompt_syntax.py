@@ -27,7 +27,7 @@ def plain_prompt(prompt: str) -> str:
 
 
 def wanted_prompt(prompt: str) -> str:
-    """:func:`plain_prompt` without what has a weight of 0 or less: ``(dog:-1)``, ``AND dog :-1``."""
+    """:func:`plain_prompt` without what weighs 0 or less: ``(dog:-1)``, ``AND dog :-1``."""
     return _joined(_without_brackets(_first(prompt), keep_all=False))
 
 
