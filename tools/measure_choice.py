@@ -23,7 +23,7 @@ def recall(items: dict[str, list[int]]) -> tuple[int, int, list[str]]:
     hit = total = 0
     missed = []
     for prompt, places in items.items():
-        tokens = re.findall(r"[^\W\d_]+|\d|[^\s\w]+", prompt.lower())
+        tokens = re.findall(r"[^\W_]+|[^\s\w]+", prompt.lower())
         taken = {p for word in auto_objects(prompt) for at in find_tokens(word, tokens) for p in at}
         for place in places:
             total += 1
