@@ -3,8 +3,7 @@
     python tools/measure_choice.py animal_item.json ... --tsv PartiPrompts.tsv
 
 JSON files are of hu-zijing/AsynDM's kind: ``{"item_idx": {prompt: [place of a word]}}``, places
-are CLIP token numbers without the start token; told is the recall of
-those words. Of a TSV with a column "Prompt" the number of words taken a prompt is told.
+are numbers of words and hyphens, from 0; told is the recall of those words. Of a TSV with a column "Prompt" the number of words taken a prompt is told.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ def recall(items: dict[str, list[int]]) -> tuple[int, int, list[str]]:
     hit = total = 0
     missed = []
     for prompt, places in items.items():
-        tokens = re.findall(r"[^\W_]+|[^\s\w]+", prompt.lower())
+        tokens = re.findall(r"[^\W_]+|-", prompt.lower())
         taken = {p for word in auto_objects(prompt) for at in find_tokens(word, tokens) for p in at}
         for place in places:
             total += 1
