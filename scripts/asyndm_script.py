@@ -88,6 +88,9 @@ class AsynDMScript(scripts.Script):
         if plan.settings is not None and not plan.on:
             return
         setattr(p, webui.ATTRIBUTE, plan)
+        unread = infotext.unread_of(plan.settings) if plan.on else ""
+        if unread:
+            plan.notes.append(f"AsynDM: {unread}")
         webui.announce(p, plan)
         if plan.on:
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
@@ -114,10 +117,10 @@ class AsynDMScript(scripts.Script):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)
         if plan is None or not plan.on or not plan.shots:
             return
-        for index, picture in preview.gallery(
+        for index, picture, suffix in preview.gallery(
             plan.shots, processed.images, p.batch_size, processed.index_of_first_image
         ):
-            if plan.settings.show_masks:
+            if plan.settings.show_masks and suffix != preview.MASK:
                 processed.images.append(picture)
                 processed.infotexts.append(processed.infotext(p, index))
             if plan.settings.save_masks:
@@ -130,7 +133,7 @@ class AsynDMScript(scripts.Script):
                     "png",
                     info=processed.infotext(p, index),
                     p=p,
-                    suffix="-asyndm",
+                    suffix=suffix,
                 )
 
 

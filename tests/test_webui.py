@@ -22,6 +22,7 @@ from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
+from asyndm.core.given import mask_cells  # noqa: E402
 from asyndm.core.settings import PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
@@ -61,7 +62,8 @@ def test_the_twin_of_what_the_user_selected(selected, rule, equal):
 
 def test_positions_and_dictionary_say_the_same():
     chosen = Settings(True, "cat:0.3, dog", "exponential", 0.7)
-    positional, _ = webui.read_arguments([*ui.values_of(chosen, ui.WEBUI_FIELDS), None])
+    first, later = (ui.values_of(chosen, names) for names in (ui.POSITIONAL, ui.LATER))
+    positional, _ = webui.read_arguments([*first, None, *later])
     by_name, _ = webui.read_arguments(
         [{"objects": "cat:0.3, dog", "curve": "exponential", "curvature": 0.7}]
     )
@@ -98,13 +100,13 @@ def test_settings_that_came_later_stand_behind_the_mask(monkeypatch, parts):
     values = ui.values_of(chosen, ui.POSITIONAL)
     mask = [Image.new("L", (8, 8), 255), None][:parts]
     given, painted = webui.read_arguments([*values[:-2], *mask, *values[-2:]], parts)
-    assert given == chosen and painted.all()
+    assert given == chosen and painted[0].mask.all()
     given, painted = webui.read_arguments([*values[:-2], *mask], parts)  # an older client
-    assert given == dataclasses.replace(chosen, show_masks=False) and painted.all()
+    assert given == dataclasses.replace(chosen, show_masks=False) and painted[0].mask.all()
 
 
 def test_selecting_a_sampler_of_ours_means_on():
-    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    off = ui.values_of(Settings(), ui.POSITIONAL)
     assert not webui.make_plan(off, "Euler a").on
     assert webui.make_plan(off, "AsynDM Euler").on
     assert not webui.make_plan(off, "AsynDM", {"enabled": False}).on  # an axis over enabling
@@ -133,7 +135,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "x"])
+names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "masks", "x"])
 
 
 @effort(max_examples=1400)
@@ -148,9 +150,9 @@ def test_no_payload_crashes(arguments):
 
 def test_the_schema_is_what_is_read_and_what_the_readme_says():
     schema = webui.schema()
-    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask"}
+    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask", "masks"}
     for name, described in schema["properties"].items():
-        if name in ("mask", "mask_source", "start", "end", "lead", "origin"):
+        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin"):
             continue
         accepted = described.get("enum") or [described["default"]]
         refused = ["?"] if "enum" in described else []
@@ -230,11 +232,11 @@ def test_masks_from_a_canvas():
 def test_mask_cells_cover_half_or_the_most_covered():
     painted = np.zeros((64, 96))
     painted[:32, :48] = 1
-    cells = webui.mask_cells(painted, (8, 12))
+    cells = mask_cells(painted, (8, 12))
     assert cells[:4, :6].all() and cells.sum() == 24
     stroke = np.zeros((64, 64))
     stroke[3, 3] = 1
-    assert webui.mask_cells(stroke, (8, 8)).sum() == 1
+    assert mask_cells(stroke, (8, 8)).sum() == 1
 
 
 class AxisOption(SimpleNamespace):
@@ -261,7 +263,7 @@ def test_an_axis_changes_its_own_cell_alone():
     options["curvature"].apply(first, 0.9, [0.9])
     options["soft"].apply(first, "true", ["true"])
     options["curvature"].apply(second, 0.1, [0.1])
-    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    off = ui.values_of(Settings(), ui.POSITIONAL)
     plan = webui.make_plan(off, "AsynDM", getattr(first, xyz.ATTRIBUTE))
     assert plan.settings == Settings(enabled=True, curvature=0.9, soft=True)
     assert getattr(second, xyz.ATTRIBUTE) == {"curvature": 0.1}

@@ -53,6 +53,7 @@ class PromptWords:
         objects: [B] of tuples; all filled up to the same number with None.
         matched: token positions by word over all parts and steps, of the first image that has it.
         unmatched: words that no prompt holds.
+        steered: [B] whether the image's prompt has an object in any step.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ class PromptWords:
                     self.matched.setdefault(word.text, at)
                 else:
                     missing[word.text] = None
+        self.steered = [
+            any(self._find(word, text) for word in words for t in timelines for text in t.texts)
+            for words, timelines in zip(found, self._timelines)
+        ]
         self.unmatched = [word for word in missing if word not in self.matched]
 
     def columns(self, step: int) -> list[list[list[list[int]]]]:

@@ -79,7 +79,28 @@ FACES = {
     ),
     "hires": Face("Hires pass too", advanced=True),
     "show_masks": Face("Show masks", "Heat maps and the film of timesteps join the gallery."),
-    "save_masks": Face("Save masks", "Beside the images.", advanced=True),
+    "save_masks": Face(
+        "Save masks", "Beside the images, and the mask in black and white.", advanced=True
+    ),
+    "only_hires": Face("Only in the hires pass", advanced=True),
+    "mask_invert": Face("Invert the painted mask", advanced=True),
+    "mask_grow": Face(
+        "Grow the painted mask", "Pixels; negative = shrink.", span=(-64, 64, 1), advanced=True
+    ),
+    "mask_feather": Face(
+        "Feather the painted mask", "Pixels over which it fades.", span=(0, 128, 1), advanced=True
+    ),
+    "mask_colours": Face(
+        "Colours of the painted mask",
+        "One object a colour, with its own k; empty = all colours are one object.",
+        placeholder="red=shark:0.7, #00f=bike",
+        advanced=True,
+    ),
+    "adetailer": Face(
+        "ADetailer's inner passes too",
+        "Needs asyndm_script among ADetailer's script names.",
+        advanced=True,
+    ),
 }
 STUDIO_FIELDS = tuple(name for name in FIELDS if name not in WEBUI_ONLY)
 # The values of a WebUI's accordion by position, for ever: API clients send them as a list. What
