@@ -88,6 +88,7 @@ class AsynDMScript(scripts.Script):
         if plan.settings is not None and not plan.on:
             return
         setattr(p, webui.ATTRIBUTE, plan)
+        webui.inside_script(plan, shims.running_script(p))
         unread = infotext.unread_of(plan.settings) if plan.on else ""
         if unread:
             plan.notes.append(f"AsynDM: {unread}")

@@ -282,7 +282,9 @@ def another_format(rng):
 @kind
 def an_address_or_a_path(rng):
     name = f"mask{rng.randrange(10**6)}.png"
-    start = rng.choice(["http://x.org/", "https://x.org/a/", "file:///tmp/", "/tmp/", "C:\\", "../"])
+    start = rng.choice(
+        ["http://x.org/", "https://x.org/a/", "file:///tmp/", "/tmp/", "C:\\", "../"]
+    )
     return Case({"mask": start + name}, line="an address or a path")
 
 
@@ -319,7 +321,8 @@ def numbers_beyond_all_floats(rng):
 @kind
 def a_list_that_is_none(rng):
     wrong = rng.choice([5, "x", {"mask": ""}, [{"mask": ""}], [{"msk": "x"}], [{"mask": 3}], [7]])
-    return Case({"masks": wrong}, line="mask")
+    line = "masks, number 1" if isinstance(wrong, list) else "a list is needed"
+    return Case({"masks": wrong}, line=line)
 
 
 @kind

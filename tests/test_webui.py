@@ -130,6 +130,43 @@ def test_a_wrong_value_is_one_line_and_nothing_else(arguments):
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"mask_source": "fixed", "smoothing": 0.5}, "smoothing"),
+        ({"mask_source": "fixed", "first_step": "background"}, "first_step"),
+        ({"start": 0.5, "first_step": "background"}, "first_step"),
+        ({"threshold": 0}, "threshold"),
+        ({"curve": "linear"}, "curve"),
+        ({"only_hires": True, "hires": False}, "only_hires"),
+        ({"mask_invert": True, "mask_feather": 3}, "mask_invert, mask_feather"),
+        ({"mask": np.ones((8, 8)).tolist(), "threshold": 2, "objects": "cat"}, "objects"),
+    ],
+)
+def test_settings_that_change_nothing_are_said(asked, line):
+    plan = webui.make_plan([asked], "Euler a")
+    assert plan.on and any(said.startswith(f"AsynDM: {line}") for said in plan.notes)
+
+
+def test_settings_that_do_something_are_not():
+    for asked in ({}, {"smoothing": 0.5, "soft": True}, {"mask_source": "fixed", "threshold": 1.2}):
+        assert not webui.make_plan([asked], "Euler a").notes
+
+
+def test_the_settings_of_a_line_are_those_that_are_accepted():
+    (line,) = webui.make_plan([{"glow": 1}], "Euler a").notes
+    named = re.search(r"the settings are (.*)\. The image", line).group(1).split(", ")
+    assert set(named) == set(webui.schema()["properties"]) and "eta" not in named
+
+
+def test_whatever_is_sent_ends_in_one_line(monkeypatch):
+    (line,) = webui.make_plan([{"curvature": 10**400}], "Euler a").notes
+    assert line.startswith("AsynDM: curvature") and len(line) < 200
+    monkeypatch.setattr(webui, "read_arguments", lambda *_: 1 / 0)
+    (line,) = webui.make_plan([{}], "Euler a").notes
+    assert "ZeroDivisionError" in line and line.endswith("The image is synchronous.")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
@@ -268,6 +305,9 @@ def test_an_axis_changes_its_own_cell_alone():
     assert plan.settings == Settings(enabled=True, curvature=0.9, soft=True)
     assert getattr(second, xyz.ATTRIBUTE) == {"curvature": 0.1}
     assert not hasattr(job, xyz.ATTRIBUTE)
+    ticked = webui.make_plan(off, "Euler a", {"curvature": 0.9})
+    assert ticked.on and ticked.settings.curvature == 0.9  # an axis means on
+    assert not webui.make_plan(off, "Euler a", {"enabled": False, "curvature": 0.9}).on
     with pytest.raises(RuntimeError, match="curvature"):
         options["curvature"].confirm(job, [0.2, 3.0])
     assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]

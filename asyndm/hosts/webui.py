@@ -149,7 +149,8 @@ def make_plan(
     notes: list[str] = []
     try:
         settings, painted = read_arguments(arguments, mask_parts, axes, notes)
-        if is_own(sampler) and "enabled" not in (axes or {}):
+        # A sampler of ours means on, and so does a plot over one of our settings.
+        if (is_own(sampler) or axes) and "enabled" not in (axes or {}):
             settings = replace(settings, enabled=True)
         if settings.lead and settings.origin == "paper":
             raise SettingsError("lead: the paper's clock cannot lead; set 'Clock starts' to host.")
@@ -198,6 +199,22 @@ def idle_settings(settings: Settings, words: bool = False) -> list[str]:
 
 
 _OF_MASKS = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
+
+
+def inside_script(plan: Plan, script: str) -> None:
+    """A script of the host's own takes every picture of the gallery for an image: it gets no more.
+
+    Args:
+        plan: of the job.
+        script: its title, "" = none.
+    """
+    if script and plan.on and plan.settings.show_masks:
+        plan.settings = replace(plan.settings, show_masks=False)
+        how = "they are saved" if plan.settings.save_masks else "tick 'Save masks' to have files"
+        plan.notes.append(
+            f"AsynDM: show_masks: inside the script {script!r} no pictures of masks join the "
+            f"gallery; {how}."
+        )
 
 
 def read_arguments(
