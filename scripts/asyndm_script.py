@@ -24,8 +24,8 @@ if HOST.samplers is not None:
     from asyndm.hosts.hosted import on_cfg_denoiser
 
 PAINTING = (
-    "Paint over the object, or load a mask (white = object). In img2img the inpaint mask takes "
-    "its place."
+    "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "
+    "is painted here, the inpaint mask is used; else what both cover."
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import copy
 import dataclasses
@@ -23,7 +24,7 @@ from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from asyndm.core.given import mask_cells  # noqa: E402
-from asyndm.core.settings import PRESETS, Settings, SettingsError  # noqa: E402
+from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
 
@@ -221,7 +222,17 @@ def test_everything_a_user_reads_is_translated(language):
     script = (Path(__file__).parents[1] / "scripts" / "asyndm_script.py").read_text()
     shown |= {"Mask for 'painted'", "Paint over the last image"}
     assert all(text in script for text in ("Mask for 'painted'", "Paint over the last image"))
-    assert shown - {None} <= set(words)
+    shown |= {
+        *CHOICES["curve"],
+        *re.findall(r"<text[^>]*>([^<]+)</text>", ui.curve_svg("linear", 0)),
+    }
+    painting = ast.parse(script)
+    shown |= {
+        node.value.value
+        for node in painting.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "PAINTING"
+    }
+    assert shown - {None, "0"} <= set(words)
     assert all(words.values())
 
 
@@ -311,3 +322,15 @@ def test_an_axis_changes_its_own_cell_alone():
     with pytest.raises(RuntimeError, match="curvature"):
         options["curvature"].confirm(job, [0.2, 3.0])
     assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]
+
+
+def test_the_preset_of_the_present_values_is_shown():
+    fields = [name for name in ui.WEBUI_FIELDS if name not in ("enabled", "objects")]
+    for name in PRESETS:
+        assert ui.preset_of(ui.preset_values(name, fields), fields) == name
+    other = ui.values_of(Settings(curvature=0.33), fields)
+    assert ui.preset_of(other, fields) is None
+    with gr.Blocks() as page:
+        ui.build_controls(fields=ui.WEBUI_FIELDS, prefix="x")
+    (radio,) = [b for b in page.blocks.values() if getattr(b, "elem_id", "") == "x_preset"]
+    assert radio.value == "default"

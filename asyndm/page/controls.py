@@ -184,7 +184,10 @@ def build_controls(
             )
 
     place("enabled")
-    preset = gr.Radio(list(PRESETS), label="Preset", elem_id=f"{prefix}_preset")
+    kept = ("enabled", "objects", "show_masks", "save_masks")
+    changed = [name for name in fields if name not in kept]
+    chosen = preset_of(values_of(defaults, changed), changed)
+    preset = gr.Radio(list(PRESETS), value=chosen, label="Preset", elem_id=f"{prefix}_preset")
     place("objects")
     tokens = gr.HTML(elem_id=f"{prefix}_tokens")
     place("curve")
@@ -206,20 +209,40 @@ def build_controls(
     for component in shape:
         quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)
     # What the picture is of, and whether the box is ticked, stays the user's.
-    kept = ("enabled", "objects", "show_masks", "save_masks")
-    changed = [name for name in fields if name not in kept]
     quiet(
         preset.input,  # not change: it would fire again when a page is restored
         fn=lambda name: preset_values(name, changed),
         inputs=preset,
         outputs=[controls.components[name] for name in changed],
     )
+    present = [controls.components[name] for name in changed]
+    for component in present:  # also where values were pasted
+        quiet(
+            component.change,
+            fn=lambda *values: preset_of(values, changed),
+            inputs=present,
+            outputs=preset,
+        )
     return controls
 
 
 def preset_values(name: str | None, fields: Sequence[str]) -> list[Any]:
     """The values of some controls under a preset."""
     return values_of(Settings(**PRESETS.get(name or "default", {})), fields)
+
+
+def preset_of(values: Sequence[Any], fields: Sequence[str]) -> str | None:
+    """The preset whose values these are, None where they are no preset's."""
+    for name in PRESETS:
+        if all(map(_same, values, preset_values(name, fields))):
+            return name
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(other, float) and not isinstance(one, bool):
+        return isinstance(one, int | float) and abs(one - other) < 1e-6
+    return one == other
 
 
 def _component(name: str, value: Any, prefix: str, visible: bool = True) -> Any:
