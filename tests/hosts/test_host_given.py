@@ -153,12 +153,12 @@ def test_noise_levels_that_do_not_fall(host, traces, monkeypatch):
 
     before = KDiffusionSampler.get_sigmas
 
-    def repeated(self, p, steps):
+    def rising(self, p, steps):
         sigmas = before(self, p, steps).clone()
-        sigmas[2] = sigmas[1]
+        sigmas[2] = sigmas[1] * 1.1
         return sigmas
 
-    monkeypatch.setattr(KDiffusionSampler, "get_sigmas", repeated)
+    monkeypatch.setattr(KDiffusionSampler, "get_sigmas", rising)
     plain = make(host, "txt2img", sampler_name="Euler")
     made = make(host, "txt2img", sampler_name="Euler", **ticked(curvature=0.8))
     assert np.array_equal(plain.images[0], made.images[0])
