@@ -24,8 +24,8 @@ if HOST.samplers is not None:
     from asyndm.hosts.hosted import on_cfg_denoiser
 
 PAINTING = (
-    "Paint over the object, or load a mask (white = object). In img2img the inpaint mask takes "
-    "its place."
+    "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "
+    "is painted here, the inpaint mask is used; else what both cover."
 )
 
 
@@ -88,6 +88,10 @@ class AsynDMScript(scripts.Script):
         if plan.settings is not None and not plan.on:
             return
         setattr(p, webui.ATTRIBUTE, plan)
+        webui.inside_script(plan, shims.running_script(p))
+        unread = infotext.unread_of(plan.settings) if plan.on else ""
+        if unread:
+            plan.notes.append(f"AsynDM: {unread}")
         webui.announce(p, plan)
         if plan.on:
             p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
@@ -114,10 +118,10 @@ class AsynDMScript(scripts.Script):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)
         if plan is None or not plan.on or not plan.shots:
             return
-        for index, picture in preview.gallery(
+        for index, picture, suffix in preview.gallery(
             plan.shots, processed.images, p.batch_size, processed.index_of_first_image
         ):
-            if plan.settings.show_masks:
+            if plan.settings.show_masks and suffix != preview.MASK:
                 processed.images.append(picture)
                 processed.infotexts.append(processed.infotext(p, index))
             if plan.settings.save_masks:
@@ -130,7 +134,7 @@ class AsynDMScript(scripts.Script):
                     "png",
                     info=processed.infotext(p, index),
                     p=p,
-                    suffix="-asyndm",
+                    suffix=suffix,
                 )
 
 

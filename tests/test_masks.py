@@ -294,3 +294,71 @@ def test_an_object_an_image_does_not_name_has_no_pixels(soft):
         assert not (one.levels[1] == 1).any()
         if soft:
             assert torch.equal(one.weight, torch.cat([first.weight, second.weight]))
+
+
+def edited(*present) -> list[torch.Tensor]:
+    """Maps of one object that prompt editing takes out of some steps (NaN)."""
+    found = [maps(seed, batch=1, objects=1) for seed in range(len(present))]
+    return [m if here else torch.full_like(m, torch.nan) for m, here in zip(found, present)]
+
+
+class Recorded:
+    """A capture that hands out what it was given."""
+
+    def __init__(self, steps) -> None:
+        self.steps = list(steps)
+
+    def read(self) -> torch.Tensor:
+        return self.steps.pop(0)
+
+
+@given(present=st.lists(st.booleans(), min_size=1, max_size=8), soft=st.booleans())
+def test_a_running_mean_is_over_the_steps_that_have_the_object(present, soft):
+    steps = edited(*present)
+    source = DynamicMasks(Recorded(steps), [0.5], smoothing=0.6, soft=soft)
+    only = [m for m, here in zip(steps, present) if here]
+    alone = DynamicMasks(Recorded(only), [0.5], smoothing=0.6, soft=soft)
+    for i, here in enumerate(present):
+        steering = source.levels(i, None)
+        if here:
+            expected = alone.levels(i, None)
+            assert torch.equal(steering.levels, expected.levels)
+            assert not soft or torch.equal(steering.weight, expected.weight)
+        else:
+            assert not steering.levels.any()
+        assert steering.present.tolist() == [here]
+
+
+@given(present=st.lists(st.booleans(), min_size=1, max_size=8))
+def test_a_fixed_mask_is_over_the_steps_that_have_the_object(present):
+    average, steps = MapAverage(), edited(*present)
+    for each in steps:
+        average.add(each)
+    only = [m for m, here in zip(steps, present) if here]
+    if only:
+        assert torch.allclose(average.read(), torch.stack(only).mean(0))
+    else:
+        assert average.read().isnan().all()
+
+
+def test_an_image_without_an_object_is_synchronous_from_the_first_step_on():
+    x = torch.randn(2, 4, 8, 8)
+    steps = [torch.cat([maps(i, 1, 1), torch.full((1, 1, 4, 5), torch.nan)]) for i in range(6)]
+    source = DynamicMasks(Recorded(steps), [0.9])
+    director = Director(EPS, source, steered=torch.tensor([True, False]))
+    sigmas = make_sigmas("uniform", 6, EPS)
+    time = director.begin(x, sigmas)
+    for i in range(5):
+        assert torch.allclose(time.sigma_map()[1], sigmas[i].float().expand(8, 8), rtol=1e-4)
+        time = director.advance(i, x)
+        assert i in (0, 4) or (time.sigma_map()[0] != sigmas[i + 1]).any()
+
+
+@given(seed=st.integers(0, 99))
+def test_one_mask_an_object_and_the_larger_curvature_wins(seed):
+    masks = maps(seed, batch=1) > 0.5
+    source = GivenMasks.of_objects(masks, [0.3, 0.8])
+    levels = source.levels(-1, None).levels[0]
+    assert source.curvatures == (0.3, 0.8)
+    assert torch.equal(levels == 2, masks[0, 1])
+    assert torch.equal(levels == 1, masks[0, 0] & ~masks[0, 1])

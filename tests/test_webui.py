@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import copy
 import dataclasses
@@ -22,7 +23,8 @@ from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from asyndm.core.settings import PRESETS, Settings, SettingsError  # noqa: E402
+from asyndm.core.given import mask_cells  # noqa: E402
+from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
 
@@ -61,7 +63,8 @@ def test_the_twin_of_what_the_user_selected(selected, rule, equal):
 
 def test_positions_and_dictionary_say_the_same():
     chosen = Settings(True, "cat:0.3, dog", "exponential", 0.7)
-    positional, _ = webui.read_arguments([*ui.values_of(chosen, ui.WEBUI_FIELDS), None])
+    first, later = (ui.values_of(chosen, names) for names in (ui.POSITIONAL, ui.LATER))
+    positional, _ = webui.read_arguments([*first, None, *later])
     by_name, _ = webui.read_arguments(
         [{"objects": "cat:0.3, dog", "curve": "exponential", "curvature": 0.7}]
     )
@@ -98,13 +101,13 @@ def test_settings_that_came_later_stand_behind_the_mask(monkeypatch, parts):
     values = ui.values_of(chosen, ui.POSITIONAL)
     mask = [Image.new("L", (8, 8), 255), None][:parts]
     given, painted = webui.read_arguments([*values[:-2], *mask, *values[-2:]], parts)
-    assert given == chosen and painted.all()
+    assert given == chosen and painted[0].mask.all()
     given, painted = webui.read_arguments([*values[:-2], *mask], parts)  # an older client
-    assert given == dataclasses.replace(chosen, show_masks=False) and painted.all()
+    assert given == dataclasses.replace(chosen, show_masks=False) and painted[0].mask.all()
 
 
 def test_selecting_a_sampler_of_ours_means_on():
-    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    off = ui.values_of(Settings(), ui.POSITIONAL)
     assert not webui.make_plan(off, "Euler a").on
     assert webui.make_plan(off, "AsynDM Euler").on
     assert not webui.make_plan(off, "AsynDM", {"enabled": False}).on  # an axis over enabling
@@ -128,12 +131,49 @@ def test_a_wrong_value_is_one_line_and_nothing_else(arguments):
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"mask_source": "fixed", "smoothing": 0.5}, "smoothing"),
+        ({"mask_source": "fixed", "first_step": "background"}, "first_step"),
+        ({"start": 0.5, "first_step": "background"}, "first_step"),
+        ({"threshold": 0}, "threshold"),
+        ({"curve": "linear"}, "curve"),
+        ({"only_hires": True, "hires": False}, "only_hires"),
+        ({"mask_invert": True, "mask_feather": 3}, "mask_invert, mask_feather"),
+        ({"mask": np.ones((8, 8)).tolist(), "threshold": 2, "objects": "cat"}, "objects"),
+    ],
+)
+def test_settings_that_change_nothing_are_said(asked, line):
+    plan = webui.make_plan([asked], "Euler a")
+    assert plan.on and any(said.startswith(f"AsynDM: {line}") for said in plan.notes)
+
+
+def test_settings_that_do_something_are_not():
+    for asked in ({}, {"smoothing": 0.5, "soft": True}, {"mask_source": "fixed", "threshold": 1.2}):
+        assert not webui.make_plan([asked], "Euler a").notes
+
+
+def test_the_settings_of_a_line_are_those_that_are_accepted():
+    (line,) = webui.make_plan([{"glow": 1}], "Euler a").notes
+    named = re.search(r"the settings are (.*)\. The image", line).group(1).split(", ")
+    assert set(named) == set(webui.schema()["properties"]) and "eta" not in named
+
+
+def test_whatever_is_sent_ends_in_one_line(monkeypatch):
+    (line,) = webui.make_plan([{"curvature": 10**400}], "Euler a").notes
+    assert line.startswith("AsynDM: curvature") and len(line) < 200
+    monkeypatch.setattr(webui, "read_arguments", lambda *_: 1 / 0)
+    (line,) = webui.make_plan([{}], "Euler a").notes
+    assert "ZeroDivisionError" in line and line.endswith("The image is synchronous.")
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "x"])
+names = st.sampled_from([*ui.WEBUI_FIELDS, "mask", "masks", "x"])
 
 
 @effort(max_examples=1400)
@@ -148,9 +188,9 @@ def test_no_payload_crashes(arguments):
 
 def test_the_schema_is_what_is_read_and_what_the_readme_says():
     schema = webui.schema()
-    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask"}
+    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask", "masks"}
     for name, described in schema["properties"].items():
-        if name in ("mask", "mask_source", "start", "end", "lead", "origin"):
+        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin"):
             continue
         accepted = described.get("enum") or [described["default"]]
         refused = ["?"] if "enum" in described else []
@@ -182,7 +222,17 @@ def test_everything_a_user_reads_is_translated(language):
     script = (Path(__file__).parents[1] / "scripts" / "asyndm_script.py").read_text()
     shown |= {"Mask for 'painted'", "Paint over the last image"}
     assert all(text in script for text in ("Mask for 'painted'", "Paint over the last image"))
-    assert shown - {None} <= set(words)
+    shown |= {
+        *CHOICES["curve"],
+        *re.findall(r"<text[^>]*>([^<]+)</text>", ui.curve_svg("linear", 0)),
+    }
+    painting = ast.parse(script)
+    shown |= {
+        node.value.value
+        for node in painting.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "PAINTING"
+    }
+    assert shown - {None, "0"} <= set(words)
     assert all(words.values())
 
 
@@ -230,11 +280,11 @@ def test_masks_from_a_canvas():
 def test_mask_cells_cover_half_or_the_most_covered():
     painted = np.zeros((64, 96))
     painted[:32, :48] = 1
-    cells = webui.mask_cells(painted, (8, 12))
+    cells = mask_cells(painted, (8, 12))
     assert cells[:4, :6].all() and cells.sum() == 24
     stroke = np.zeros((64, 64))
     stroke[3, 3] = 1
-    assert webui.mask_cells(stroke, (8, 8)).sum() == 1
+    assert mask_cells(stroke, (8, 8)).sum() == 1
 
 
 class AxisOption(SimpleNamespace):
@@ -261,11 +311,26 @@ def test_an_axis_changes_its_own_cell_alone():
     options["curvature"].apply(first, 0.9, [0.9])
     options["soft"].apply(first, "true", ["true"])
     options["curvature"].apply(second, 0.1, [0.1])
-    off = ui.values_of(Settings(), ui.WEBUI_FIELDS)
+    off = ui.values_of(Settings(), ui.POSITIONAL)
     plan = webui.make_plan(off, "AsynDM", getattr(first, xyz.ATTRIBUTE))
     assert plan.settings == Settings(enabled=True, curvature=0.9, soft=True)
     assert getattr(second, xyz.ATTRIBUTE) == {"curvature": 0.1}
     assert not hasattr(job, xyz.ATTRIBUTE)
+    ticked = webui.make_plan(off, "Euler a", {"curvature": 0.9})
+    assert ticked.on and ticked.settings.curvature == 0.9  # an axis means on
+    assert not webui.make_plan(off, "Euler a", {"enabled": False, "curvature": 0.9}).on
     with pytest.raises(RuntimeError, match="curvature"):
         options["curvature"].confirm(job, [0.2, 3.0])
     assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]
+
+
+def test_the_preset_of_the_present_values_is_shown():
+    fields = [name for name in ui.WEBUI_FIELDS if name not in ("enabled", "objects")]
+    for name in PRESETS:
+        assert ui.preset_of(ui.preset_values(name, fields), fields) == name
+    other = ui.values_of(Settings(curvature=0.33), fields)
+    assert ui.preset_of(other, fields) is None
+    with gr.Blocks() as page:
+        ui.build_controls(fields=ui.WEBUI_FIELDS, prefix="x")
+    (radio,) = [b for b in page.blocks.values() if getattr(b, "elem_id", "") == "x_preset"]
+    assert radio.value == "default"

@@ -8,6 +8,7 @@ mean over steps are ours; both are off by default.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -121,9 +122,12 @@ def steer(
     maps: Tensor, object_curvatures: Sequence[float], threshold: float, soft: bool
 ) -> Steering:
     """Attention maps [B, O, gh, gw] to steering."""
+    present = ~maps.isnan().flatten(1).all(1)
     if soft:
-        return soft_steering(soft_masks(maps, threshold), object_curvatures)
-    return Steering(curvature_levels(binary_masks(maps, threshold), object_curvatures)[0])
+        steering = soft_steering(soft_masks(maps, threshold), object_curvatures)
+        return replace(steering, present=present)
+    levels = curvature_levels(binary_masks(maps, threshold), object_curvatures)[0]
+    return Steering(levels, present=present)
 
 
 def as_mask(mask: Tensor) -> Tensor:
@@ -149,11 +153,14 @@ class DynamicMasks:
         capture: reads the attention of a network call.
         object_curvatures: one an object, in the capture's order.
         threshold: times the spatial mean.
-        smoothing: weight of the past in a running mean of the maps over the steps; 0 = off.
+        smoothing: weight of the past in a running mean of the maps over the steps; 0 = off. An
+            object that prompt editing takes out has no mask until it returns, and the mean is over
+            the steps that have it.
         soft: masks between 0 and 1.
     """
 
     ready = False
+    marked: Tensor | None = None  # [B] bool, whether any pixel was object in any step so far
 
     def __init__(
         self,
@@ -171,14 +178,25 @@ class DynamicMasks:
         self._mean: Tensor | None = None
 
     def reset(self) -> None:
-        self._mean = None
+        self._mean = self.marked = None
 
     def levels(self, i: int, denoised: Tensor | None) -> Steering:
         maps = self.capture.read()
         if self.smoothing > 0:
-            self._mean = maps if self._mean is None else maps.lerp(self._mean, self.smoothing)
-            maps = self._mean
-        return steer(maps, self.object_curvatures, self.threshold, self.soft)
+            maps = self._smoothed(maps)
+        steering = steer(maps, self.object_curvatures, self.threshold, self.soft)
+        marked = (steering.levels > 0).flatten(1).any(1)
+        self.marked = marked if self.marked is None else self.marked | marked
+        return steering
+
+    def _smoothed(self, maps: Tensor) -> Tensor:
+        if self._mean is None:
+            self._mean = maps
+            return maps
+        here, before = ~maps.isnan(), ~self._mean.isnan()
+        mean = torch.where(before, maps.lerp(self._mean, self.smoothing), maps)
+        self._mean = torch.where(here, mean, self._mean)
+        return torch.where(here, self._mean, maps)
 
 
 class GivenMasks:
@@ -221,6 +239,29 @@ class GivenMasks:
         self._steering = steer(maps, object_curvatures, threshold, soft)
         return self
 
+    @property
+    def marked(self) -> Tensor:
+        """[B or 1] bool, whether any pixel is object."""
+        return (self._steering.levels > 0).flatten(1).any(1)
+
+    @classmethod
+    def of_objects(cls, masks: Tensor, object_curvatures: Sequence[float]) -> GivenMasks:
+        """One mask an object: [B or 1, O, H, W], bool or within [0, 1].
+
+        Where they overlap the larger curvature wins.
+
+        Raises:
+            ValueError: the numbers of masks and curvatures differ, or values outside [0, 1].
+        """
+        masks = as_mask(masks)
+        self = cls.__new__(cls)
+        self.curvatures = curvature_table(object_curvatures)
+        if masks.dtype == torch.bool:
+            self._steering = Steering(curvature_levels(masks, object_curvatures)[0])
+        else:
+            self._steering = soft_steering(masks, object_curvatures)
+        return self
+
     def reset(self) -> None:
         """Nothing to forget."""
 
@@ -260,16 +301,21 @@ class CallableMasks:
 
 
 class MapAverage:
-    """Mean of attention maps over all steps of a synchronous base pass; constant memory."""
+    """Mean of attention maps over the steps of a synchronous base pass; constant memory.
+
+    NaN, an object that a step's prompt does not have, counts for nothing; NaN where no step has it.
+    """
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
-        self._count = 0
+        self._count: Tensor | None = None
 
     def add(self, maps: Tensor) -> None:
         """Maps [B, O, gh, gw] of one more step."""
+        here = ~maps.isnan()
+        maps = maps.nan_to_num()
         self._sum = maps if self._sum is None else self._sum + maps
-        self._count += 1
+        self._count = here.to(maps) if self._count is None else self._count + here
 
     def read(self) -> Tensor:
         """The mean, [B, O, gh, gw].

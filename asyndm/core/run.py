@@ -63,6 +63,8 @@ class Director:
         timestep: sigma table [R] -> the network's timesteps, if the host rounds them; default: the
             parametrisation's continuous ones.
         record: keep a :class:`History`.
+        steered: [B] bool, the images that have an object in any step; the others are synchronous,
+            the first step and a lead included. None = all.
 
     Raises:
         ValueError: an unknown first step, an ``allowed`` that cannot be used, or a lead without a
@@ -83,6 +85,7 @@ class Director:
         known: Tensor | None = None,
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
+        steered: Tensor | None = None,
     ) -> None:
         if lead and (allowed is None or known is None):
             raise ValueError("lead: only a run that keeps a region of known latents can lead.")
@@ -95,7 +98,7 @@ class Director:
             self.allowed = self.allowed if self.allowed.ndim == 3 else self.allowed[None]
         self.window, self.lead, self.known = window, lead, known
         self.timestep = timestep or parametrisation.timestep
-        self.record = record
+        self.record, self.steered = record, steered
         self.call = NetworkCall()
         self.clock: PixelClock | None = None
         self.history: History | None = None
@@ -113,6 +116,7 @@ class Director:
         known: Tensor | None = None,
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
+        steered: Tensor | None = None,
     ) -> Director:
         """A director with the curve, origin, first step, window and lead of ``settings``."""
         return cls(
@@ -127,6 +131,7 @@ class Director:
             known=known,
             timestep=timestep,
             record=record,
+            steered=steered,
         )
 
     @contextmanager
@@ -219,7 +224,12 @@ class Director:
         if i == 0:  # the first mask tells the grid, unless it was known before
             self.clock.refine(tuple(self._pending.levels.shape[-2:]))
         if self.history is not None:
-            self.history.add(self._mask(steering), self.call.pixel_time, self.call.timestep_table)
+            self.history.add(
+                self._mask(steering),
+                self.call.pixel_time,
+                self.call.timestep_table,
+                steering.present,
+            )
         self.clock.advance(steering)
         return self._announce()
 
@@ -244,7 +254,8 @@ class Director:
         """[B or 1, H, W] bool, the kept pixels that run ahead; None where there are none."""
         if not self.lead or self._allowed_here is None:
             return None
-        return self._allowed_here == 0
+        leads = self._allowed_here == 0
+        return leads if self.steered is None else leads & self._steered(leads.device)
 
     def _steering(self, i: int) -> Steering:
         """What moves the clocks out of step i: the mask read before, inside the window."""
@@ -254,7 +265,7 @@ class Director:
         end = intervals + 1 if self.window[1] == 1 else max(end, start + 1)
         if start <= i < end:
             return self._pending
-        return Steering(torch.zeros_like(self._pending.levels))
+        return Steering(torch.zeros_like(self._pending.levels), present=self._pending.present)
 
     def _announce(self) -> PixelTime:
         time = self.clock_time
@@ -267,7 +278,11 @@ class Director:
         if self.source.ready:
             return self.source.levels(-1, None)
         everywhere = len(self.source.curvatures) if self.first_step == "objects" else 0
-        return Steering(torch.full((1, 1, 1), everywhere, dtype=torch.long, device=device))
+        levels = torch.full((1, 1, 1), everywhere, dtype=torch.long, device=device)
+        return Steering(levels if self.steered is None else levels * self._steered(device))
+
+    def _steered(self, device: torch.device) -> Tensor:
+        return self.steered.to(device, non_blocking=True)[:, None, None]
 
     def _restrict(self, steering: Steering) -> Steering:
         """``steering`` times the repaint region."""
@@ -279,9 +294,10 @@ class Director:
         if weight is not None:
             weight = resample(weight.to(allowed.device), tuple(allowed.shape[-2:]))
         if allowed.dtype == torch.bool:
-            return Steering(levels * allowed, weight)
+            return Steering(levels * allowed, weight, steering.present)
         weight = allowed if weight is None else weight * allowed
-        return Steering(*torch.broadcast_tensors(levels, weight))  # either may be the batch's
+        # Either may be the batch's.
+        return Steering(*torch.broadcast_tensors(levels, weight), steering.present)
 
     def _mask(self, steering: Steering) -> Tensor:
         mask = (steering.levels > 0).float()

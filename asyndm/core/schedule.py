@@ -155,10 +155,12 @@ class Steering:
         levels: [B or 1, h, w] long; 0 = background, j = object with the run's j-th curvature.
         weight: None for a binary mask; for a soft one [B or 1, h, w] within [0, 1], how much of
             the pixel follows its object's curve (the rest follows the straight line).
+        present: None = every image has an object in this step; else [B] bool, which have one.
     """
 
     levels: Tensor
     weight: Tensor | None = None
+    present: Tensor | None = None
 
 
 class PixelClock:

@@ -17,7 +17,18 @@ FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
 RULES = ("ddpm", "euler", "dpmpp_2m")
 # Settings that need a WebUI around them: inpainting, a second pass, a gallery.
-WEBUI_ONLY = ("lead", "hires", "show_masks", "save_masks")
+WEBUI_ONLY = (
+    *("lead", "hires", "show_masks", "save_masks", "only_hires", "mask_invert", "mask_grow"),
+    *("mask_feather", "mask_colours", "adetailer"),
+)
+# Settings that are yes or no, and those that are text, besides the choices.
+SWITCHES = (
+    *("enabled", "soft", "hires", "show_masks", "save_masks", "only_hires", "mask_invert"),
+    "adetailer",
+)
+TEXTS = {"objects": "shark, bike", "mask_colours": "red=shark, blue=bike"}
+# What people say -> the value.
+SAID = {"mask_source": {"painted": "given"}}
 CHOICES = {
     "curve": CURVES,
     "mask_source": MASK_SOURCES,
@@ -32,6 +43,8 @@ RANGES = {
     "start": (0.0, 1.0),
     "end": (0.0, 1.0),
     "lead": (0.0, 1.0),
+    "mask_grow": (-512.0, 512.0),
+    "mask_feather": (0.0, 512.0),
 }
 
 
@@ -64,13 +77,28 @@ class Settings:
     hires: bool = True  # WebUI: the second pass of hires fix is asynchronous too
     show_masks: bool = False  # WebUI: heat maps and the film of timesteps join the gallery
     save_masks: bool = False  # WebUI: and are saved beside the images
+    only_hires: bool = False  # WebUI: the first pass of hires fix stays synchronous
+    mask_invert: bool = False  # given masks: what is white is not the object
+    mask_grow: float = 0.0  # given masks: pixels to every side, negative = shrink
+    mask_feather: float = 0.0  # given masks: pixels over which the border fades
+    mask_colours: str = ""  # given masks: one object a colour, "red=shark:0.7, #00f=bike"
+    adetailer: bool = False  # WebUI: ADetailer's inner passes are asynchronous too
 
     def __post_init__(self) -> None:
-        for name in ("enabled", "soft", "hires", "show_masks", "save_masks"):
+        for name, said in SAID.items():
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, said.get(value, value))
+        for name in SWITCHES:
             if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name}: {getattr(self, name)!r} is neither true nor false.")
-        if not isinstance(self.objects, str):
-            raise SettingsError(f"objects: {self.objects!r} is not text; write e.g. 'shark, bike'.")
+                raise SettingsError(
+                    f"{name}: {_shown(getattr(self, name))} is neither true nor false."
+                )
+        for name, example in TEXTS.items():
+            if not isinstance(getattr(self, name), str):
+                raise SettingsError(
+                    f"{name}: {_shown(getattr(self, name))} is not text; write e.g. {example!r}."
+                )
         for name, choices in CHOICES.items():
             _check_choice(name, getattr(self, name), choices)
         for name, (low, high) in RANGES.items():
@@ -122,11 +150,11 @@ def check_number(name: str, value: Any, low: float, high: float) -> float:
     """
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not low <= number <= high:  # false for NaN too
         raise SettingsError(
-            f"{name}: {value!r} is out of range; give a number from {low:g} to {high:g}."
+            f"{name}: {_shown(value)} is out of range; give a number from {low:g} to {high:g}."
         )
     return number
 
@@ -143,6 +171,16 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     return int(number)
 
 
+def _shown(value: Any) -> str:
+    """A value in a message: short, and of whatever length it was sent."""
+    if isinstance(value, int) and abs(value) >= 10**20:  # a thousand digits are no message
+        return "this number"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise SettingsError(f"{name}: {value!r} is unknown; choose one of {', '.join(choices)}.")
+        raise SettingsError(
+            f"{name}: {_shown(value)} is unknown; choose one of {', '.join(choices)}."
+        )

@@ -27,7 +27,9 @@ from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
 from asyndm.hosts import webui
 from asyndm.hosts.noise import rewound
+from asyndm.hosts.painted import curvatures_of, given_masks
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
+from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
 
 log = logging.getLogger("asyndm")
@@ -75,8 +77,7 @@ def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
     plan = getattr(p, webui.ATTRIBUTE, None)
     if plan is None:  # chosen as a sampler where the script does not run
         plan = webui.Plan(Settings(enabled=True))
-    skipped = getattr(p, "_ad_inner", False)  # ADetailer's inner passes repaint small regions
-    if not plan.on or skipped or (is_hires(p) and not plan.settings.hires):
+    if not plan.on or skipped(p, plan):
         return job.run_twin()
     first = job.denoiser.step
     try:
@@ -88,13 +89,8 @@ def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
         if not isinstance(error, _SAYS_IT):  # a host that changed, another extension, our own bug
             log.exception("AsynDM: what failed before the first step")
             error = RuntimeError(f"{type(error).__name__}: {error or 'no message'} (see the log).")
-        refuse(p, plan, error)
+        refuse(p, plan, error, pass_of(p))
         return job.run_twin()
-
-
-def refuse(p: Any, plan: webui.Plan, error: Exception) -> None:
-    """Tell the user, in one line, why an image stays synchronous."""
-    webui.note(p, plan, f"{_one_line(error)} The image is synchronous.")
 
 
 def on_cfg_denoiser(params: Any) -> None:
@@ -125,20 +121,20 @@ class HostRun(ABC):
         self.settings, self.plan, self.job = plan.settings, plan, job
         self.denoiser, self.p = job.denoiser, job.denoiser.p
         self.batch = job.x.shape[0]
+        self.telling = Telling(self.p, plan, self.batch)
         self.failure: Exception | None = None  # of a callback, raised behind the network call
         self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
         self.check_model()
         self.parametrisation = self.parametrise()
         self.words: PromptWords | None = None
         if self.settings.mask_source != "given":
-            conditioning = self.denoiser.sampler.sampler_extra_args["cond"]
-            self.words = words_of(self.p, self.settings.objects, conditioning, self.tokenize)
+            self.words = self._words_of(self.settings.objects)
         self.capture: AttentionCapture | None = None
         if self.words is not None:
             self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
             self.curvatures = self.words.curvatures(self.settings.curvature)
         else:
-            self.curvatures = [self.settings.curvature]
+            self.curvatures = curvatures_of(self.plan.painted, self.settings)
         self.call = NetworkCall()
         self._attached: ExitStack | None = None
         self._to: tuple | None = None
@@ -200,9 +196,21 @@ class HostRun(ABC):
     def moves(self) -> bool:
         """False where nothing could ever be asynchronous."""
         led = self.settings.lead > 0 and self.denoiser.nmask is not None
+        if self.settings.lead > 0 and not led:
+            self.telling.note(
+                "lead: nothing is kept in this job (no inpaint mask); it changes nothing."
+            )
         if self.words is not None and not self.words.matched:
             named = listed(self.words.unmatched) or "none found"
-            self._note(f"no object word is in the prompt ({named}). The image is synchronous.")
+            self.telling.note(f"no object word is in the prompt ({named}).", synchronous=True)
+            return False
+        calls = len(self.job.sigmas) - 1
+        least = 3 if self.settings.origin == "host" else 2
+        if calls < least and not led:
+            self.telling.note(
+                f"steps: {calls} cannot be asynchronous; at least {least} are needed.",
+                synchronous=True,
+            )
             return False
         return led or any(k > 0 for k in self.curvatures)
 
@@ -233,8 +241,9 @@ class HostRun(ABC):
         finally:
             self._detach()
             delattr(self.denoiser, _RUN)
+        self.telling.unmarked(getattr(source, "marked", None), self.settings.threshold, self.words)
         if director.history is not None:
-            matched = self.words.matched if self.words is not None else {}
+            matched = self.words.matched if self.words is not None else self._mask_words()
             self.plan.shots.append(
                 webui.Shot(
                     getattr(self.p, "iteration", 0),
@@ -286,23 +295,31 @@ class HostRun(ABC):
 
     # --- what it is made of ---
 
-    def _tell_words(self) -> None:
-        if self.words is None:
-            return
-        self.p.comment(f"AsynDM objects: {webui.describe_match(self.words.matched)}")
-        for line in self.words.notes:
-            self._note(line)
-        if self.words.unmatched:
-            named = listed([repr(word) for word in self.words.unmatched])
-            self._note(f"objects: {named} is not in the prompt; it steers nothing.")
+    def _mask_words(self) -> list[str]:
+        return [each.word for each in self.plan.painted if each.word]
 
-    def _note(self, text: str) -> None:
-        webui.note(self.p, self.plan, text)
+    def _tell_words(self) -> None:
+        if self.words is not None:
+            self.telling.words(self.words)
+        elif named := self._mask_words():
+            self.telling.mask_words(self._words_of(", ".join(named)).unmatched)
+
+    def _words_of(self, expression: str) -> PromptWords:
+        conditioning = self.denoiser.sampler.sampler_extra_args["cond"]
+        return words_of(self.p, expression, conditioning, self.tokenize)
 
     def _source(self) -> MaskSource:
         settings = self.settings
         if settings.mask_source == "given":
-            return GivenMasks(self._given().to(self.job.x.device), settings.curvature)
+            return given_masks(
+                self.p,
+                settings,
+                self.plan.painted,
+                None if self.denoiser.nmask is None else _one_mask(self.denoiser.nmask),
+                tuple(self.job.x.shape[-2:]),
+                self.telling.note,
+                self.job.x.device,
+            )
         if settings.mask_source == "fixed":
             return GivenMasks.from_maps(
                 self._base_pass(),
@@ -318,18 +335,9 @@ class HostRun(ABC):
             soft=settings.soft,
         )
 
-    def _given(self) -> Tensor:
-        """The painted region: inpainting's own, or the accordion's mask. bool [H, W]."""
-        if self.denoiser.nmask is not None:
-            return _one_mask(self.denoiser.nmask) >= 0.5
-        if self.plan.painted is None:
-            raise SettingsError(
-                "mask_source: nothing is painted; paint a mask in the accordion or use inpaint."
-            )
-        return torch.from_numpy(webui.mask_cells(self.plan.painted, tuple(self.job.x.shape[-2:])))
-
     def _director(self, source: MaskSource) -> Director:
         nmask = self.denoiser.nmask
+        steered = [True] if self.words is None else self.words.steered
         return Director.from_settings(
             self.settings,
             self.parametrisation,
@@ -338,6 +346,7 @@ class HostRun(ABC):
             known=None if nmask is None else self.denoiser.init_latent,
             timestep=self.timesteps,
             record=self.settings.show_masks or self.settings.save_masks,
+            steered=None if all(steered) else torch.tensor(steered),
         )
 
     def _base_pass(self) -> Tensor:
@@ -381,8 +390,3 @@ def shadowed(owner: Any, name: str, value: Any) -> Iterator[None]:
 def _one_mask(mask: Tensor) -> Tensor:
     """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
     return mask[..., 0, :, :]
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if text.endswith(".") else text + "."

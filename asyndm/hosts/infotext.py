@@ -7,14 +7,20 @@ image made with the defaults says ``AsynDM: on``.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
+import threading
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
 from asyndm.core.expression import MOST_LETTERS
 from asyndm.core.settings import Settings, SettingsError
+
+log = logging.getLogger("asyndm")
+_last = threading.local()  # what this thread pasted last
 
 KEY = "AsynDM"
 # Why an image was made synchronously although AsynDM was asked for; never pasted.
@@ -55,15 +61,66 @@ def from_text(text: str) -> Settings:
     return Settings.from_dict(values)
 
 
+def read_text(text: str) -> tuple[Settings, list[str]]:
+    """The settings of a line, and the parts of it that cannot be read (a newer version's).
+
+    The result is enabled. Never raises: what cannot be read has its default.
+    """
+    settings, unread = Settings(enabled=True), []
+    parts = [part.strip() for part in text.split(";")] if text.strip() != _ON else []
+    values: dict[str, Any] = {}
+    for part in filter(None, parts):
+        name, value = part.partition("=")[::2]
+        try:
+            from_text(part)
+            values[name.strip()] = _read(name.strip(), value)
+        except SettingsError as error:
+            # start and end are checked as a pair below
+            if name.strip() in ("start", "end") and "not before end" in str(error):
+                values[name.strip()] = _read(name.strip(), value)
+            else:
+                unread.append(part)
+    try:
+        settings = replace(settings, **values)
+    except SettingsError:
+        unread += [f"{name}={values.pop(name)}" for name in ("start", "end") if name in values]
+        settings = replace(settings, **values)
+    return settings, unread
+
+
 def pasted(parameters: Mapping[str, Any]) -> Settings:
     """The settings of parsed image parameters; the defaults (off) where the key is absent.
 
-    A line that cannot be read counts as absent: a foreign image must not stop a paste.
+    Parts that cannot be read have their defaults; it is said in the log, and by :func:`unread_of`.
     """
-    try:
-        return from_text(str(parameters[KEY])) if KEY in parameters else Settings()
-    except SettingsError:
+    if KEY not in parameters:
+        _last.unread = []
         return Settings()
+    text = str(parameters[KEY])
+    settings, unread = read_text(text)
+    if unread and settings == Settings(enabled=True):
+        settings = Settings()  # nothing in it is ours: a foreign image
+    if unread and getattr(_last, "said", None) != (settings, text):
+        log.warning("AsynDM: %s", _unread_line(unread))
+    _last.said, _last.settings, _last.unread = (settings, text), settings, unread
+    return settings
+
+
+def unread_of(settings: Settings) -> str:
+    """One line about what could not be read when these settings were pasted, "" for nothing.
+
+    Hosts hand pasted parameters of an API request on as settings, in the same thread and just
+    before the job; once told, it is forgotten.
+    """
+    unread = getattr(_last, "unread", [])
+    same = unread and getattr(_last, "settings", None) == settings
+    _last.unread, _last.said = [], None
+    return _unread_line(unread) if same else ""
+
+
+def _unread_line(unread: list[str]) -> str:
+    parts = ", ".join(part if len(part) <= 60 else part[:57] + "..." for part in unread)
+    return f"in the pasted parameters {parts} cannot be read; it has its default."
 
 
 def _write(value: Any) -> str:

@@ -54,6 +54,7 @@ class PromptWords:
             several times is there as often: one mask an occurrence, and so their union.
         matched: token positions by word over all parts and steps, of the first image that has it.
         unmatched: words the user wrote that no prompt holds.
+        steered: [B] whether the image's prompt has an object in any step.
         notes: one line for each piece of the expression that is no word.
     """
 
@@ -91,6 +92,10 @@ class PromptWords:
                     self.matched.setdefault(word.text, at)
                 elif said.objects:
                     missing[word.text] = None
+        self.steered = [
+            any(self._find(word, text) for word in words for t in timelines for text in t.texts)
+            for words, timelines in zip(found, self._timelines)
+        ]
         self.unmatched = [word for word in missing if word not in self.matched]
         slots = [
             [

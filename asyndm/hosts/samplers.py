@@ -11,6 +11,7 @@ from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
 from asyndm.core.run import NetworkCall
 from asyndm.hosts import hosted, webui
+from asyndm.hosts.telling import refuse
 from asyndm.network import UnsupportedNetwork, attach
 
 _TWINS = {
@@ -89,14 +90,17 @@ class HostSamplers:
         """
         try:
             attach(self.run.network_of(p.sd_model), NetworkCall())
-        except UnsupportedNetwork as error:
-            hosted.refuse(p, plan, error)
+        except Exception as error:  # a host that changed must not end a job
+            if not isinstance(error, UnsupportedNetwork):
+                hosted.log.exception("AsynDM: what failed when the job began")
+            refuse(p, plan, error)
             plan.settings = None
             return
         for face in webui.SAMPLERS:  # Forge makes its map anew when another extension adds to it
             sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name
-        p.sampler_name = _name_for(p, plan, first)
+        if not plan.settings.only_hires:
+            p.sampler_name = _name_for(p, plan, first)
         if not getattr(p, "enable_hr", False):
             return
         second = getattr(p, "hr_sampler_name", None) or first

@@ -37,3 +37,13 @@ def prompt_schedules(
     if "use_old_scheduling" in inspect.signature(schedule).parameters:
         old["use_old_scheduling"] = getattr(shared.opts, "use_old_scheduling", False)
     return schedule(texts, steps, hires_steps, **old)
+
+
+def running_script(p: Any) -> str:
+    """The title of the host's own script (Prompt matrix, SD upscale, ...) a job is in, else ""."""
+    arguments = list(getattr(p, "script_args", None) or [0])
+    scripts = getattr(getattr(p, "scripts", None), "selectable_scripts", None) or []
+    chosen = arguments[0]
+    if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
+        return ""
+    return str(scripts[chosen - 1].title())

@@ -5,10 +5,7 @@ Knows the WebUI's conventions but imports nothing of a host.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import dataclasses
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from asyndm.core.given import ObjectMask, has_transparency, read_masks
+from asyndm.core.given import read_mask as decode_mask
 from asyndm.core.history import Frame
-from asyndm.core.settings import CHOICES, RANGES, Settings, SettingsError
+from asyndm.core.settings import CHOICES, RANGES, SAID, Settings, SettingsError
 from asyndm.core.words import listed, short
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS
@@ -84,13 +83,13 @@ class Plan:
 
     Attributes:
         settings: None where they cannot be used; then everything is synchronous.
-        painted: float [H, W] within [0, 1], the mask painted or sent for mask source "given".
+        painted: the masks painted or sent for mask source "given", none where nothing was.
         notes: one line each, for the user; every line once. Those of one batch go with it.
         shots: one a sampling run, where masks are to be shown.
     """
 
     settings: Settings | None
-    painted: np.ndarray | None = None
+    painted: tuple[ObjectMask, ...] = ()
     notes: list[str] = field(default_factory=list)
     shots: list[Shot] = field(default_factory=list)
     _of_job: list[str] | None = None
@@ -148,60 +147,155 @@ def make_plan(
     Returns:
         A plan; where the input cannot be used it has no settings, and a note that says why.
     """
+    notes: list[str] = []
     try:
-        settings, painted = read_arguments(arguments, mask_parts)
-        axes = dict(axes or {})
-        settings = replace(settings, **axes) if axes else settings
-        if is_own(sampler) and "enabled" not in axes:
+        settings, painted = read_arguments(arguments, mask_parts, axes, notes)
+        # A sampler of ours means on, and so does a plot over one of our settings.
+        if (is_own(sampler) or axes) and "enabled" not in (axes or {}):
             settings = replace(settings, enabled=True)
         if settings.lead and settings.origin == "paper":
             raise SettingsError("lead: the paper's clock cannot lead; set 'Clock starts' to host.")
-        return Plan(settings, painted)
     except SettingsError as error:
         return Plan(None, notes=[f"AsynDM: {error} The image is synchronous."])
+    except Exception as error:  # nothing anybody sends may end a job
+        log.exception("AsynDM: what failed while the settings were read")
+        kind = type(error).__name__
+        line = f"AsynDM: the settings cannot be read ({kind}, see the log). The image is "
+        return Plan(None, notes=[line + "synchronous."])
+    if settings.enabled:
+        notes += idle_settings(settings, any(each.word for each in painted))
+    return Plan(settings, painted, [f"AsynDM: {line}" for line in notes])
+
+
+def idle_settings(settings: Settings, words: bool = False) -> list[str]:
+    """One line for each group of settings that cannot change anything beside the others.
+
+    Args:
+        settings: of a job that is on.
+        words: whether given masks have words, whose k the object words may tell.
+    """
+    given, ready = settings.mask_source == "given", settings.mask_source != "dynamic"
+    changed = settings.changed()
+    lines = []
+    if given:
+        for name in ("threshold", "objects"):
+            if name in changed and not (words and name == "objects"):
+                lines.append(f"{name}: a painted mask needs none; it changes nothing.")
+    else:
+        names = [name for name in _OF_MASKS if name in changed]
+        if names:
+            lines.append(f"{', '.join(names)}: only a painted mask has them; nothing is changed.")
+    if ready and "smoothing" in changed:
+        lines.append("smoothing: this mask stays the same in all steps; it changes nothing.")
+    if "first_step" in changed and (ready or settings.start > 0):
+        why = "the mask is known before" if ready else "masks do not steer yet in"
+        lines.append(f"first_step: {why} the first step; it changes nothing.")
+    if settings.threshold == 0 and not given:
+        lines.append("threshold: 0 makes every pixel an object; no mask is left.")
+    if settings.only_hires and not settings.hires:
+        lines.append("only_hires: the hires pass is switched off, so no pass is asynchronous.")
+    if settings.curve == "linear" and settings.curvature > 0:
+        lines.append("curve: a linear one is the background's own; objects are not slow.")
+    return lines
+
+
+_OF_MASKS = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
+
+
+def inside_script(plan: Plan, script: str) -> None:
+    """A script of the host's own takes every picture of the gallery for an image: it gets no more.
+
+    Args:
+        plan: of the job.
+        script: its title, "" = none.
+    """
+    if script and plan.on and plan.settings.show_masks:
+        plan.settings = replace(plan.settings, show_masks=False)
+        how = "they are saved" if plan.settings.save_masks else "tick 'Save masks' to have files"
+        plan.notes.append(
+            f"AsynDM: show_masks: inside the script {script!r} no pictures of masks join the "
+            f"gallery; {how}."
+        )
 
 
 def read_arguments(
-    arguments: Sequence[Any], mask_parts: int = 1
-) -> tuple[Settings, np.ndarray | None]:
-    """Settings and painted mask from a script's arguments.
+    arguments: Sequence[Any],
+    mask_parts: int = 1,
+    axes: Mapping[str, Any] | None = None,
+    notes: list[str] | None = None,
+) -> tuple[Settings, tuple[ObjectMask, ...]]:
+    """Settings and given masks from a script's arguments.
 
     A dictionary at the first place is the API's form: settings by name, and "mask", a picture
-    in base64 (white = object). It means on unless it says otherwise. Any other list holds values in
+    in base64 (white = object), or "masks", a list of them. It means on unless it says otherwise,
+    and a mask that is sent means mask source "given". Any other list holds values in
     places that never change: :data:`POSITIONAL`, the mask, then the settings that came later. It
     may end early; what is missing has its default.
 
     Args:
         arguments: of the script.
         mask_parts: how many of them are the mask's, which the host's canvas tells.
+        axes: settings an X/Y/Z cell changes.
+        notes: lines for the user are added here.
 
     Raises:
         SettingsError: something that cannot be used, in one line.
     """
-    arguments = list(arguments)
+    arguments, axes = list(arguments), dict(axes or {})
+    notes = [] if notes is None else notes
     if arguments and isinstance(arguments[0], dict):
         values = dict(arguments[0])
-        mask = values.pop("mask", None)
+        mask, masks = values.pop("mask", None), values.pop("masks", None)
+        sent = masks not in (None, []) or not (
+            mask is None or (isinstance(mask, str) and not mask.strip())
+        )
         values.setdefault("enabled", True)
         if "eta" in values:
             raise SettingsError("eta: set the WebUI's own Eta instead.")
-        return Settings.from_dict(values), decode_mask(mask)
-    first = len(POSITIONAL)
-    values, mask = arguments[:first], arguments[first : first + mask_parts]
-    later = arguments[first + mask_parts :]
-    named = dict(zip(POSITIONAL, values)) | dict(zip(LATER, later))
-    settings = Settings.from_dict(named)
-    # A picture left in the accordion is nobody's business while another mask source is chosen.
-    return settings, painted_mask(mask) if settings.mask_source == "given" else None
+        _check_names(values)
+        if sent and "mask_source" not in axes:
+            values.setdefault("mask_source", "given")
+        settings = Settings.from_dict({**values, **axes})
+        if sent and settings.mask_source != "given":
+            read_masks(mask, masks, settings)  # a mask that cannot be read is said all the same
+            notes.append(
+                f"mask: it is not used, because mask_source is {settings.mask_source!r}; leave "
+                "that out, or set it to 'given'."
+            )
+            return settings, ()
+    else:
+        first = len(POSITIONAL)
+        values, mask = arguments[:first], arguments[first : first + mask_parts]
+        later = arguments[first + mask_parts :]
+        named = dict(zip(POSITIONAL, values)) | dict(zip(LATER, later))
+        settings = Settings.from_dict({**named, **axes})
+        # A picture left in the accordion is nobody's business while another source is chosen.
+        if settings.mask_source != "given":
+            return settings, ()
+        mask, masks = painted_mask(mask, bool(settings.mask_colours.strip())), None
+    painted, said = read_masks(mask, masks, settings)
+    notes += said
+    return settings, painted
 
 
-def painted_mask(values: Sequence[Any]) -> np.ndarray | None:
-    """The mask of the accordion's canvas as float [H, W] within [0, 1], or None.
+def _check_names(values: Mapping[str, Any]) -> None:
+    known = (*WEBUI_FIELDS, "mask", "masks")
+    for name in values:
+        if name not in known:
+            raise SettingsError(
+                f"{str(name)[:40]}: no such setting; the settings are {', '.join(known)}."
+            )
+
+
+def painted_mask(values: Sequence[Any], colours: bool = False) -> Any:
+    """What the accordion's canvas holds: float [H, W] within [0, 1], None, or a picture.
 
     Args:
         values: Gradio 3's sketch, ``{"image": picture, "mask": strokes}``; or the background and
             the foreground of Forge's canvas; or one picture, see :func:`decode_mask`. Where
-            nothing is painted the picture itself is the mask, if it is black and white.
+            nothing is painted the picture itself is the mask, if it is black and white or has
+            transparency.
+        colours: the colours of the strokes are wanted, or those of the picture: as a picture.
 
     Raises:
         SettingsError: nothing is painted on a picture in colours, or :func:`decode_mask` refuses.
@@ -210,24 +304,34 @@ def painted_mask(values: Sequence[Any]) -> np.ndarray | None:
     if isinstance(picture, dict):
         picture, strokes = picture.get("image"), picture.get("mask")
     elif len(values) < 2:
-        return decode_mask(picture)
+        return picture if colours else decode_mask(picture)
+    if colours and isinstance(strokes, Image.Image) and has_transparency(strokes):
+        if strokes.getchannel("A").getbbox():
+            return strokes
+    if colours:
+        return picture
     painted = _strokes(strokes)
     if painted is not None:
         return painted
-    if isinstance(picture, Image.Image):
-        colours = np.asarray(picture.convert("RGB"), int)
-        if (np.ptp(colours, axis=2) > 40).mean() > 0.01:
+    if isinstance(picture, Image.Image) and not has_transparency(picture):
+        pixels = np.asarray(picture.convert("RGB"), int)
+        if (np.ptp(pixels, axis=2) > 40).mean() > 0.01:
             raise SettingsError("mask: nothing is painted on the picture; paint over the object.")
     return decode_mask(picture)
 
 
 def _strokes(drawn: Any) -> np.ndarray | None:
-    """What a brush left, as 0 and 1: by opacity, or by brightness on an opaque ground."""
+    """What a brush left: by opacity, or by brightness on an opaque ground.
+
+    0 and 1, for a brush is seldom quite opaque; only what is faint everywhere stays as faint.
+    """
     if not isinstance(drawn, Image.Image):
         return None
     alpha = np.asarray(drawn.convert("RGBA"))[..., 3]
     mask = alpha if alpha.min() < 255 else np.asarray(drawn.convert("L"))
-    return (mask > 127).astype(float) if (mask > 127).any() else None
+    if (mask > 127).any():
+        return (mask > 127).astype(np.float32)
+    return mask / np.float32(255) if mask.any() else None
 
 
 def schema() -> dict[str, Any]:
@@ -238,58 +342,28 @@ def schema() -> dict[str, Any]:
             continue
         default = True if setting.name == "enabled" else setting.default
         if setting.name in CHOICES:
-            described = {"enum": list(CHOICES[setting.name])}
+            described = {"enum": [*CHOICES[setting.name], *SAID.get(setting.name, ())]}
         elif setting.name in RANGES:
             low, high = RANGES[setting.name]
             described = {"type": "number", "minimum": low, "maximum": high}
         else:
             described = {"type": "boolean" if isinstance(default, bool) else "string"}
         properties[setting.name] = {**described, "default": default}
-    properties["mask"] = {"type": "string", "contentEncoding": "base64"}
+    picture = {"type": "string", "contentEncoding": "base64"}
+    low, high = RANGES["curvature"]
+    k = {"type": "number", "minimum": low, "maximum": high}
+    entry = {"mask": picture, "k": k, "word": {"type": "string"}}
+    properties["mask"] = picture
+    properties["masks"] = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": entry,
+            "required": ["mask"],
+            "additionalProperties": False,
+        },
+    }
     return {"type": "object", "properties": properties, "additionalProperties": False}
-
-
-def decode_mask(value: Any) -> np.ndarray | None:
-    """A mask as float [H, W] within [0, 1], or None.
-
-    Args:
-        value: None or "", a picture in base64 (also as a data URL), a PIL image, an array.
-
-    Raises:
-        SettingsError: no picture, or an empty one.
-    """
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    if isinstance(value, str):
-        try:
-            data = base64.b64decode(value.partition("base64,")[2] or value, validate=True)
-            value = Image.open(io.BytesIO(data))
-            value.load()
-        except (binascii.Error, ValueError, OSError, Image.DecompressionBombError):
-            raise SettingsError("mask: this is not a picture in base64 (PNG or JPEG).") from None
-    if isinstance(value, Image.Image):
-        flat = Image.new("RGBA", value.size, "black")
-        flat.alpha_composite(value.convert("RGBA"))
-        value = np.asarray(flat.convert("L")) / 255
-    try:
-        mask = np.asarray(value, float)
-    except (TypeError, ValueError):
-        mask = np.zeros(0)
-    if mask.ndim != 2 or not mask.size or not 0 <= mask.min() <= mask.max() <= 1:
-        raise SettingsError("mask: a picture is needed, white where the object is.")
-    if not mask.any():
-        raise SettingsError("mask: it is empty; paint where the object shall be.")
-    return mask
-
-
-def mask_cells(painted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """bool [H, W] at the latents' size: cells of which at least half is painted.
-
-    A fine stroke that covers no half cell takes the most covered one, rather than nothing.
-    """
-    picture = Image.fromarray(np.uint8(np.round(painted * 255)))
-    cells = np.asarray(picture.resize(size[::-1], Image.Resampling.BOX))
-    return cells >= 128 if (cells >= 128).any() else cells == cells.max()
 
 
 def describe_match(matched: Mapping[str, Sequence[int]]) -> str:

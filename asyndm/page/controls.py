@@ -79,7 +79,28 @@ FACES = {
     ),
     "hires": Face("Hires pass too", advanced=True),
     "show_masks": Face("Show masks", "Heat maps and the film of timesteps join the gallery."),
-    "save_masks": Face("Save masks", "Beside the images.", advanced=True),
+    "save_masks": Face(
+        "Save masks", "Beside the images, and the mask in black and white.", advanced=True
+    ),
+    "only_hires": Face("Only in the hires pass", advanced=True),
+    "mask_invert": Face("Invert the painted mask", advanced=True),
+    "mask_grow": Face(
+        "Grow the painted mask", "Pixels; negative = shrink.", span=(-64, 64, 1), advanced=True
+    ),
+    "mask_feather": Face(
+        "Feather the painted mask", "Pixels over which it fades.", span=(0, 128, 1), advanced=True
+    ),
+    "mask_colours": Face(
+        "Colours of the painted mask",
+        "One object a colour, with its own k; empty = all colours are one object.",
+        placeholder="red=shark:0.7, #00f=bike",
+        advanced=True,
+    ),
+    "adetailer": Face(
+        "ADetailer's inner passes too",
+        "Needs asyndm_script among ADetailer's script names.",
+        advanced=True,
+    ),
 }
 STUDIO_FIELDS = tuple(name for name in FIELDS if name not in WEBUI_ONLY)
 # The values of a WebUI's accordion by position, for ever: API clients send them as a list. What
@@ -163,7 +184,10 @@ def build_controls(
             )
 
     place("enabled")
-    preset = gr.Radio(list(PRESETS), label="Preset", elem_id=f"{prefix}_preset")
+    kept = ("enabled", "objects", "show_masks", "save_masks")
+    changed = [name for name in fields if name not in kept]
+    chosen = preset_of(values_of(defaults, changed), changed)
+    preset = gr.Radio(list(PRESETS), value=chosen, label="Preset", elem_id=f"{prefix}_preset")
     place("objects")
     tokens = gr.HTML(elem_id=f"{prefix}_tokens")
     place("curve")
@@ -185,20 +209,40 @@ def build_controls(
     for component in shape:
         quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)
     # What the picture is of, and whether the box is ticked, stays the user's.
-    kept = ("enabled", "objects", "show_masks", "save_masks")
-    changed = [name for name in fields if name not in kept]
     quiet(
         preset.input,  # not change: it would fire again when a page is restored
         fn=lambda name: preset_values(name, changed),
         inputs=preset,
         outputs=[controls.components[name] for name in changed],
     )
+    present = [controls.components[name] for name in changed]
+    for component in present:  # also where values were pasted
+        quiet(
+            component.change,
+            fn=lambda *values: preset_of(values, changed),
+            inputs=present,
+            outputs=preset,
+        )
     return controls
 
 
 def preset_values(name: str | None, fields: Sequence[str]) -> list[Any]:
     """The values of some controls under a preset."""
     return values_of(Settings(**PRESETS.get(name or "default", {})), fields)
+
+
+def preset_of(values: Sequence[Any], fields: Sequence[str]) -> str | None:
+    """The preset whose values these are, None where they are no preset's."""
+    for name in PRESETS:
+        if all(map(_same, values, preset_values(name, fields))):
+            return name
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(other, float) and not isinstance(one, bool):
+        return isinstance(one, int | float) and abs(one - other) < 1e-6
+    return one == other
 
 
 def _component(name: str, value: Any, prefix: str, visible: bool = True) -> Any:

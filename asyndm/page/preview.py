@@ -16,6 +16,7 @@ from asyndm.page.palettes import colours
 
 _INK, _FAINT, _PAPER = "#2d3440", "#7a828e", "#ffffff"
 _HEAT = "#ff7a1a"
+MASK = "-asyndm-mask"  # the plain mask's file
 _GAP, _LABELS, _HEADER, _RIGHT = 8, 205, 38, 40
 
 
@@ -112,8 +113,8 @@ class Steps:
 
 def gallery(
     shots: Sequence[Any], images: Sequence[Image.Image], batch: int, first: int
-) -> Iterator[tuple[int, Image.Image]]:
-    """For every image its heat map (mean mask over the steps) and its film of masks and timesteps.
+) -> Iterator[tuple[int, Image.Image, str]]:
+    """For every image its heat map (mean mask over the steps), its film and its plain mask.
 
     Args:
         shots: of :class:`asyndm.hosts.webui.Shot`, one a sampling run.
@@ -122,7 +123,8 @@ def gallery(
         first: index of the first image that is no grid.
 
     Yields:
-        (number of the image, picture). An image that was not made (an interrupt) has none.
+        (number of the image, picture, end of its file's name). An image that was not made (an
+        interrupt) has none.
     """
     for shot in shots:
         for j in range(shot.frames[0].mask.shape[0] if shot.frames else 0):
@@ -131,8 +133,34 @@ def gallery(
                 continue
             masks = [frame.mask[j].numpy() for frame in shot.frames]
             timesteps = [frame.timestep[j].numpy() for frame in shot.frames]
-            yield number, heat_map(images[first + number], np.mean(masks, axis=0))
-            yield number, film_strip(Steps(masks, timesteps))
+            image = images[first + number]
+            yield number, heat_map(image, mean_mask(shot.frames, j)), "-asyndm"
+            yield number, film_strip(Steps(masks, timesteps)), "-asyndm"
+            yield number, mask_picture(shot.frames, j, image.size), MASK
+
+
+def mean_mask(frames: Sequence[Any], image: int) -> np.ndarray:
+    """[gh, gw] within 0 and 1: one image's mask over the steps whose prompt has an object.
+
+    Args:
+        frames: of :class:`asyndm.core.history.Frame`.
+        image: its place in the batch.
+    """
+    has = [f.present is None or bool(f.present[image]) for f in frames]
+    masks = [f.mask[image].numpy() for f, here in zip(frames, has) if here]
+    return np.mean(masks, axis=0) if masks else np.zeros(frames[0].mask.shape[1:])
+
+
+def mask_picture(frames: Sequence[Any], image: int, size: tuple[int, int]) -> Image.Image:
+    """One image's mask as a plain picture: white where it is object in half of the steps or more.
+
+    Sent back as a mask, it marks the same cells.
+
+    Args:
+        size: width, height.
+    """
+    cells = Image.fromarray(np.uint8(mean_mask(frames, image) >= 0.5) * 255)
+    return cells.resize(size, Image.NEAREST)
 
 
 def _tint(values: np.ndarray, low: float, high: float, name: str) -> Image.Image:
