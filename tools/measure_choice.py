@@ -3,7 +3,8 @@
     python tools/measure_choice.py animal_item.json ... --tsv PartiPrompts.tsv
 
 JSON files are of hu-zijing/AsynDM's kind: ``{"item_idx": {prompt: [place of a word]}}``, places
-are numbers of words and hyphens, from 0; told is the recall of those words. Of a TSV with a column "Prompt" the number of words taken a prompt is told.
+are numbers of words and hyphens, from 0; told is the recall of those words. Of a TSV with a column
+"Prompt" the number of words taken a prompt is told.
 """
 
 from __future__ import annotations
