@@ -133,9 +133,9 @@ def test_any_other_sampler_is_replaced_and_one_line_says_so(host, traces, sample
 
 def test_positional_arguments_of_the_page(host, traces):
     from asyndm.core.settings import Settings
-    from asyndm.page.controls import WEBUI_FIELDS, values_of
+    from asyndm.page.controls import POSITIONAL, values_of
 
-    values = [*values_of(Settings(enabled=True, curvature=0.8), WEBUI_FIELDS), None]
+    values = [*values_of(Settings(enabled=True, curvature=0.8), POSITIONAL), None]
     made = make(host, "txt2img", alwayson_scripts={"AsynDM": {"args": values}})
     assert np.array_equal(made.images[0], make(host, "txt2img", **ticked(curvature=0.8)).images[0])
 
