@@ -7,8 +7,6 @@ the face of ``expression``, ``choice``, ``matching``, ``nouns``, ``pieces`` and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from asyndm.core.choice import STOP_WORDS, auto_objects
 from asyndm.core.expression import (
     Expression,
@@ -42,19 +40,13 @@ __all__ = [
 ]
 
 
-def objects_of(
-    prompt: str,
-    expression: str,
-    nouns: Nouns | None = None,
-    found: Sequence[str] | None = None,
-) -> tuple[ObjectWord, ...]:
+def objects_of(prompt: str, expression: str, nouns: Nouns | None = None) -> tuple[ObjectWord, ...]:
     """The objects the user wrote, or the automatic choice where nothing is written.
 
     Args:
         prompt: of one image.
         expression: of the user; where it only takes objects out, the others are chosen.
         nouns: the noun list.
-        found: what was chosen for this very prompt before, see the image's parameters.
 
     Raises:
         SettingsError: as :func:`read_expression`.
@@ -62,6 +54,4 @@ def objects_of(
     said = read_expression(expression)
     if said.objects:
         return said.objects
-    if found and not said.excluded:
-        return tuple(ObjectWord(word) for word in found)
     return tuple(ObjectWord(word) for word in auto_objects(prompt, nouns, said.excluded))

@@ -61,3 +61,18 @@ def test_no_prompt_crashes_and_every_position_exists(host, texts, expression):
             for positions in (at for part in image for at in part):
                 assert all(position % 77 not in (0, 76) for position in positions)
     assert len(found.curvatures(0.5)) == len(found.objects[0])
+
+
+def test_a_word_that_occurs_twice_has_one_mask_an_occurrence(host):
+    from asyndm.hosts import detect
+    from asyndm.hosts.prompts import PromptWords
+
+    tokenize = detect.find_host().samplers.run.tokenize
+    texts = ["a cat on a sofa and a cat", "a cat"]
+    found = PromptWords(texts, "cat:0.7, sofa", conditioning(texts), 20, None, tokenize)
+    first, second = ([at for part in image for at in part] for image in found.columns(0))
+    cats, sofa = first[:2], first[2]
+    assert all(len(at) == 1 for at in first) and cats[0] < sofa < cats[1]
+    assert found.matched["cat"] == [*cats[0], *cats[1]]
+    assert second[0] and second[1:] == [[], []]  # the same places among the objects in every image
+    assert found.curvatures(0.5) == [0.7, 0.7, 0.5]
