@@ -36,8 +36,8 @@ def main() -> int:
 
 
 def draw(out: Path, model: str, quantise: bool) -> None:
-    from driver import real_host
     from jobs import PROMPTS, make, ticked
+    from real_hosts import real_host
 
     host = real_host()()
     host.checkpoint(model)

@@ -21,7 +21,8 @@ REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 )
 def host(request):
     """A running host with the extension and the checkpoint sd1 loaded."""
-    from driver import StandIn, missing, real_host
+    from driver import StandIn, missing
+    from real_hosts import real_host
 
     if not REAL and missing():
         pytest.skip(f"the stand-in of a WebUI needs {missing()}: see requirements/")

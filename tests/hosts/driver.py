@@ -19,7 +19,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -33,15 +32,6 @@ STAND_IN_FORGE = Path(__file__).with_name("standin_forge")
 STYLES = ("A1111", "Forge", "Neo", "reForge", "Classic")  # of the stand-in
 # What the stand-in is made of besides the repository's own requirements.
 NEEDED = ("einops", "gradio", "k_diffusion", "ldm", "omegaconf", "torchdiffeq", "torchsde")
-COMMON_FLAGS = """--skip-torch-cuda-test --skip-version-check --no-download-sd-model
---disable-console-progressbars --no-hashing --api""".split()
-A1111_FLAGS = """--use-cpu all --no-half --precision full --do-not-download-clip
---disable-safe-unpickle""".split()
-FORGE_FLAGS = (
-    """--always-cpu --all-in-fp32 --attention-pytorch --skip-python-version-check""".split()
-)
-# Forge Neo's command line ends at an option it does not know.
-NEO_FLAGS = tuple(f for f in (*COMMON_FLAGS, *FORGE_FLAGS) if f != "--no-download-sd-model")
 LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # by the stand-in
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
@@ -118,149 +108,6 @@ class WebUI:
 
     def _ask(self, kind: str, request: dict[str, Any]) -> Any:
         raise NotImplementedError
-
-
-class Host(WebUI):
-    """The real WebUI, started once a process.
-
-    Args:
-        extension: with AsynDM in its extensions.
-    """
-
-    flags = (*COMMON_FLAGS, *A1111_FLAGS)
-
-    def __init__(self, extension: bool = True) -> None:
-        self.folder = Path(os.environ["ASYNDM_WEBUI_DIR"]).resolve()
-        data = make_data(extension)
-        sys.argv = ["webui.py", *self.flags, *places(self.folder, data)]
-        sys.path = [p for p in sys.path if Path(p or ".").resolve() != REPO]
-        sys.path.insert(0, str(self.folder))
-        os.chdir(self.folder)
-        self._initialize()
-        from fastapi import FastAPI
-        from modules import script_callbacks, shared, ui
-        from modules.api.api import Api
-
-        script_callbacks.before_ui_callback()  # as webui.py does
-        ui.create_ui()
-        self.shared = shared
-        shared.sd_model  # noqa: B018 - loads it
-        self.api = Api(FastAPI(), threading.Lock())
-
-    def _initialize(self) -> None:
-        from modules import initialize
-
-        initialize.imports()
-        initialize.initialize()
-
-    def _load(self, info: Any) -> None:
-        from modules import sd_models
-
-        self.shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
-        sd_models.reload_model_weights(info=info)
-
-    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
-        from modules.api import models
-
-        if kind == "txt2img":
-            return self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
-        return self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**request))
-
-
-class ForgeHost(Host):
-    """Forge main: its own backend, its own way to choose a checkpoint."""
-
-    name = backend = "Forge"
-    inpaints_alone_as_in_a_batch = False
-    flags = (*COMMON_FLAGS, *FORGE_FLAGS)
-    preset: tuple[Any, ...] = ()  # what else a change of checkpoint is told
-
-    def network(self) -> Any:
-        return self.root().diffusion_model
-
-    def root(self) -> Any:
-        return self.shared.sd_model.forge_objects.unet.model
-
-    def txt2img(self, **request: Any) -> Made:
-        # Without these its API fails in hires fix, or makes the second pass without guidance.
-        hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
-        return super().txt2img(**(hires if request.get("enable_hr") else {}), **request)
-
-    def _initialize(self) -> None:
-        from modules import timer  # noqa: F401 - reads the command line first, as webui.py does
-        from modules_forge.initialization import initialize_forge
-
-        initialize_forge()
-        super()._initialize()
-
-    def _load(self, info: Any) -> None:
-        from modules import sd_models
-        from modules_forge import main_entry
-
-        main_entry.checkpoint_change(info.name, *self.preset, save=False, refresh=True)
-        sd_models.forge_model_reload()
-
-
-class NeoHost(ForgeHost):
-    """Forge Neo: Forge main's backend without SD 2; a checkpoint goes with a preset."""
-
-    name = "Neo"
-    flags = NEO_FLAGS
-    preset = (None,)
-
-
-class OldForgeHost(ForgeHost):
-    """reForge and Forge Classic: the older backend, AUTOMATIC1111's way with checkpoints."""
-
-    name = backend = "reForge"
-    inpaints_alone_as_in_a_batch = True
-
-    def txt2img(self, **request: Any) -> Made:
-        return Host.txt2img(self, **request)
-
-    def _load(self, info: Any) -> None:
-        Host._load(self, info)
-
-
-class ClassicHost(OldForgeHost):
-    """Forge Classic."""
-
-    name = "Classic"
-    inpaints_alone_as_in_a_batch = False
-
-
-def real_host() -> type[Host]:
-    """What kind of WebUI ``ASYNDM_WEBUI_DIR`` holds."""
-    folder = Path(os.environ["ASYNDM_WEBUI_DIR"])
-    if (folder / "backend").is_dir():
-        version = (folder / "modules_forge" / "forge_version.py").read_text()
-        return NeoHost if '"neo"' in version else ForgeHost
-    if (folder / "ldm_patched").is_dir():
-        return ClassicHost if not (folder / "k_diff").is_dir() else OldForgeHost
-    return Host
-
-
-def make_data(extension: bool, **options: Any) -> Path:
-    """A WebUI's data folder, with AsynDM in its extensions if asked for; ``options``: settings."""
-    data = Path(tempfile.mkdtemp(prefix="webui-"))
-    for name in ("extensions", "models", "tmp"):  # Neo does not make the last one
-        (data / name).mkdir()
-    # Live previews without a download: not every host ships a decoder for them.
-    options = {"show_progress_type": "Approx cheap", **options}
-    (data / "config.json").write_text(json.dumps(options))
-    if extension:
-        (data / "extensions" / "asyndm").symlink_to(REPO)
-    return data
-
-
-def places(folder: Path, data: Path) -> list[str]:
-    """The options that name a data folder and the checkpoints of a checkout."""
-    options = {"data-dir": data, "ckpt-dir": folder / "models" / "Stable-diffusion"}
-    made = [part for name, path in options.items() for part in (f"--{name}", str(path))]
-    # Gradio 4 hands out the page's own scripts only if they lie in the data folder, or are allowed.
-    for allowed in (folder, REPO):
-        made += ["--gradio-allowed-path", str(allowed)]
-    return made
 
 
 class StandIn(WebUI):
@@ -382,7 +229,12 @@ def _encoded(value: Any) -> Any:
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    host = (real_host() if os.environ.get("ASYNDM_WEBUI_DIR") else StandIn)(extension=False)
+    if os.environ.get("ASYNDM_WEBUI_DIR"):
+        from real_hosts import real_host
+
+        host = real_host()(extension=False)
+    else:
+        host = StandIn(extension=False)
     host.checkpoint(asked.pop("checkpoint"))
     images = {}
     for key, (kind, request) in asked.items():

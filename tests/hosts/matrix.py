@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--size", type=int, default=128, help="of the images")
     options = parser.parse_args()
-    from driver import real_host
+    from real_hosts import real_host
 
     host = real_host()()
     failed: list[str] = []

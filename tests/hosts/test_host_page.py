@@ -36,7 +36,7 @@ def size(path: Path) -> int:
 
 @pytest.fixture(scope="module")
 def url():
-    from driver import make_data, places, real_host
+    from real_hosts import make_data, places, real_host
 
     kind, folder = real_host(), Path(REAL)
     checkpoint = min((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"), key=size)
@@ -259,7 +259,7 @@ def test_a_mask_is_painted_over_the_last_image(page):
 
 
 def test_inpainting_with_the_canvas(page, tmp_path):
-    from driver import real_host
+    from real_hosts import real_host
 
     picture = tmp_path / "picture.png"
     Image.fromarray(np.uint8(np.indices((128, 128)).sum(0)[..., None] * [1, 0.5, 0])).save(picture)

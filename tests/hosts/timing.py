@@ -33,8 +33,8 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(options.threads)
-    from driver import real_host
     from jobs import make, ticked
+    from real_hosts import real_host
 
     host = real_host()()
     from modules import sd_samplers_kdiffusion

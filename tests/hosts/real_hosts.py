@@ -1,0 +1,186 @@
+"""The real WebUIs that ``ASYNDM_WEBUI_DIR`` may name, started once a process: see driver.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from driver import REPO, Made, WebUI
+
+COMMON_FLAGS = """--skip-torch-cuda-test --skip-version-check --no-download-sd-model
+--disable-console-progressbars --no-hashing --api""".split()
+A1111_FLAGS = """--use-cpu all --no-half --precision full --do-not-download-clip
+--disable-safe-unpickle""".split()
+FORGE_FLAGS = (
+    """--always-cpu --all-in-fp32 --attention-pytorch --skip-python-version-check""".split()
+)
+# Forge Neo's command line ends at an option it does not know, and its options change with its
+# versions: those of 2025-10 are Forge's, later ones ComfyUI's. Kept is what its parser knows.
+NEO_FLAGS = (*COMMON_FLAGS, *FORGE_FLAGS)
+NEO_FLAGS += ("--cpu", "--force-fp32", "--use-pytorch-cross-attention", "--disable-triton-backend")
+
+
+class Host(WebUI):
+    """The real WebUI, started once a process.
+
+    Args:
+        extension: with AsynDM in its extensions.
+    """
+
+    flags = (*COMMON_FLAGS, *A1111_FLAGS)
+
+    def __init__(self, extension: bool = True) -> None:
+        self.folder = Path(os.environ["ASYNDM_WEBUI_DIR"]).resolve()
+        data = make_data(extension)
+        sys.argv = ["webui.py", *self.flags, *places(self.folder, data)]
+        sys.path = [p for p in sys.path if Path(p or ".").resolve() != REPO]
+        sys.path.insert(0, str(self.folder))
+        os.chdir(self.folder)
+        self._initialize()
+        from fastapi import FastAPI
+        from modules import script_callbacks, shared, ui
+        from modules.api.api import Api
+
+        script_callbacks.before_ui_callback()  # as webui.py does
+        ui.create_ui()
+        self.shared = shared
+        shared.sd_model  # noqa: B018 - loads it
+        self.api = Api(FastAPI(), threading.Lock())
+
+    def _initialize(self) -> None:
+        from modules import initialize
+
+        initialize.imports()
+        initialize.initialize()
+
+    def _load(self, info: Any) -> None:
+        from modules import sd_models
+
+        self.shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
+        sd_models.reload_model_weights(info=info)
+
+    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
+        from modules.api import models
+
+        if kind == "txt2img":
+            return self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
+        return self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**request))
+
+
+class ForgeHost(Host):
+    """Forge main: its own backend, its own way to choose a checkpoint."""
+
+    name = backend = "Forge"
+    inpaints_alone_as_in_a_batch = False
+    flags = (*COMMON_FLAGS, *FORGE_FLAGS)
+    preset: tuple[Any, ...] = ()  # what else a change of checkpoint is told
+
+    def network(self) -> Any:
+        return self.root().diffusion_model
+
+    def root(self) -> Any:
+        return self.shared.sd_model.forge_objects.unet.model
+
+    def txt2img(self, **request: Any) -> Made:
+        # Without these its API fails in hires fix, or makes the second pass without guidance.
+        hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
+        return super().txt2img(**(hires if request.get("enable_hr") else {}), **request)
+
+    def _initialize(self) -> None:
+        from modules import timer  # noqa: F401 - reads the command line first, as webui.py does
+        from modules_forge.initialization import initialize_forge
+
+        initialize_forge()
+        super()._initialize()
+
+    def _load(self, info: Any) -> None:
+        from modules import sd_models
+        from modules_forge import main_entry
+
+        main_entry.checkpoint_change(info.name, *self.preset, save=False, refresh=True)
+        sd_models.forge_model_reload()
+
+
+class NeoHost(ForgeHost):
+    """Forge Neo: Forge main's backend without SD 2; a checkpoint goes with a preset."""
+
+    name = "Neo"
+    preset = (None,)
+
+    def txt2img(self, **request: Any) -> Made:
+        if request.get("hr_upscaler") == "Latent" and not self.shared.latent_upscale_modes:
+            request["hr_upscaler"] = "None"  # 2026: pictures are resized only
+        return super().txt2img(**request)
+
+
+class OldForgeHost(ForgeHost):
+    """reForge and Forge Classic: the older backend, AUTOMATIC1111's way with checkpoints."""
+
+    name = backend = "reForge"
+    inpaints_alone_as_in_a_batch = True
+
+    def txt2img(self, **request: Any) -> Made:
+        return Host.txt2img(self, **request)
+
+    def _load(self, info: Any) -> None:
+        Host._load(self, info)
+
+
+class ClassicHost(OldForgeHost):
+    """Forge Classic."""
+
+    name = "Classic"
+    inpaints_alone_as_in_a_batch = False
+
+
+def real_host() -> type[Host]:
+    """What kind of WebUI ``ASYNDM_WEBUI_DIR`` holds."""
+    folder = Path(os.environ["ASYNDM_WEBUI_DIR"])
+    if (folder / "backend").is_dir():
+        version = (folder / "modules_forge" / "forge_version.py").read_text()
+        if '"neo' not in version:
+            return ForgeHost
+        NeoHost.flags = known(NEO_FLAGS, folder)
+        return NeoHost
+    if (folder / "ldm_patched").is_dir():
+        return ClassicHost if not (folder / "k_diff").is_dir() else OldForgeHost
+    return Host
+
+
+def known(flags: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """Those of some options that a checkout's own parser knows."""
+    ask = "from modules import cmd_args; print(*cmd_args.parser._option_string_actions)"
+    told = subprocess.run(
+        [sys.executable, "-c", ask], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return tuple(flag for flag in flags if flag in told.stdout.split())
+
+
+def make_data(extension: bool, **options: Any) -> Path:
+    """A WebUI's data folder, with AsynDM in its extensions if asked for; ``options``: settings."""
+    data = Path(tempfile.mkdtemp(prefix="webui-"))
+    for name in ("extensions", "models", "tmp"):  # Neo does not make the last one
+        (data / name).mkdir()
+    # Live previews without a download: not every host ships a decoder for them.
+    options = {"show_progress_type": "Approx cheap", **options}
+    (data / "config.json").write_text(json.dumps(options))
+    if extension:
+        (data / "extensions" / "asyndm").symlink_to(REPO)
+    return data
+
+
+def places(folder: Path, data: Path) -> list[str]:
+    """The options that name a data folder and the checkpoints of a checkout."""
+    options = {"data-dir": data, "ckpt-dir": folder / "models" / "Stable-diffusion"}
+    made = [part for name, path in options.items() for part in (f"--{name}", str(path))]
+    # Gradio 4 hands out the page's own scripts only if they lie in the data folder, or are allowed.
+    for allowed in (folder, REPO):
+        made += ["--gradio-allowed-path", str(allowed)]
+    return made
