@@ -6,7 +6,7 @@ Thin: what a host does is in ``asyndm.hosts``, what a user sees in ``asyndm.page
 from __future__ import annotations
 
 import gradio as gr
-from modules import images, script_callbacks, scripts
+from modules import script_callbacks, scripts
 
 import asyndm
 from asyndm.hosts import detect, infotext, webui, xyz
@@ -17,7 +17,6 @@ from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
 # All of this now: the extension's folder can be imported from only while its scripts load.
 HOST = detect.find_host()
 if HOST.samplers is not None:
-    from modules.infotext_utils import image_from_url_text
     from modules.ui_components import InputAccordion
 
     from asyndm.hosts import shims
@@ -45,6 +44,8 @@ class AsynDMScript(scripts.Script):
                 gr.Markdown(HOST.problem)
             return []
         with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
+            if HOST.lacks:
+                gr.Markdown("\n\n".join(HOST.lacks), elem_id=f"{prefix}_lacks")
             controls = build_controls(
                 fields=WEBUI_FIELDS,
                 enabled=enabled,
@@ -53,7 +54,11 @@ class AsynDMScript(scripts.Script):
             )
             with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
                 gr.Markdown(PAINTING)
-                self.paint_over = gr.Button("Paint over the last image", size="sm")
+                self.paint_over = gr.Button(
+                    "Paint over the last image",
+                    size="sm",
+                    visible=shims.image_from_url_text is not None,
+                )
                 self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
         self.infotext_fields = [
             shims.PasteField(component, _pasted(name))
@@ -125,7 +130,7 @@ class AsynDMScript(scripts.Script):
                 processed.images.append(picture)
                 processed.infotexts.append(processed.infotext(p, index))
             if plan.settings.save_masks:
-                images.save_image(
+                shims.save_image(
                     picture,
                     p.outpath_samples,
                     "",
@@ -140,7 +145,7 @@ class AsynDMScript(scripts.Script):
 
 def _picture(gallery):
     """The chosen picture of the gallery, through the host's own check of what it may read."""
-    return image_from_url_text(gallery) if gallery else None
+    return shims.image_from_url_text(gallery) if gallery else None
 
 
 def _pasted(name):
@@ -149,7 +154,7 @@ def _pasted(name):
 
 
 def _add_axes():
-    for data in scripts.scripts_data:
+    for data in getattr(scripts, "scripts_data", ()):
         if data.script_class.__module__.endswith("xyz_grid.py"):
             xyz.add_axes(data.module)
 
@@ -157,4 +162,4 @@ def _add_axes():
 if HOST.samplers is not None:
     HOST.samplers.register()
     script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
-    script_callbacks.on_before_ui(_add_axes)
+    shims.before_ui(_add_axes)

@@ -32,8 +32,9 @@ class A1111Run(HostRun):
         return classic_tokens([shared.sd_model.cond_stage_model], text)
 
     def check_model(self) -> None:
-        if sd_unet.current_unet is not None:
-            option = getattr(sd_unet.current_unet, "option", None)
+        other = getattr(sd_unet, "current_unet", None)
+        if other is not None:
+            option = getattr(other, "option", None)
             name = getattr(option, "label", "another network")
             raise UnsupportedNetwork(
                 f"SD Unet {name!r} replaces the PyTorch network; set Settings > SD Unet to None."

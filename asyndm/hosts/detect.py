@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asyndm.hosts import asked
+
 if TYPE_CHECKING:
     from asyndm.hosts.samplers import HostSamplers
 
 log = logging.getLogger("asyndm")
-
-# What every known host has; whatever lacks one of these is none of them.
-_NEEDED = {
-    "modules.sd_samplers": ("all_samplers", "all_samplers_map", "set_samplers"),
-    "modules.sd_samplers_kdiffusion": ("KDiffusionSampler",),
-    "modules.script_callbacks": ("on_cfg_denoiser", "on_before_ui"),
-    "modules.prompt_parser": ("get_multicond_prompt_list",),
-    "modules.ui_components": ("InputAccordion",),
-    "modules.infotext_utils": ("image_from_url_text",),
-}
-
 
 @dataclass(frozen=True)
 class Found:
@@ -32,22 +22,32 @@ class Found:
         name: for people.
         samplers: None where AsynDM cannot run.
         problem: then one line that says why; else "".
+        lacks: one line for each other thing that the host does not have.
     """
 
     name: str
     samplers: HostSamplers | None
     problem: str = ""
+    lacks: tuple[str, ...] = ()
 
 
 def find_host() -> Found:
     """Look at the modules of this process; never raises."""
     name = host_name()
-    missing = _missing() if name else "nothing of a WebUI that AsynDM knows"
+    lacking = asked.lacking(name) if name else []
+    missing = next((text for thing, text in lacking if thing.needed), "")
+    if not name:
+        missing = "nothing of a WebUI that AsynDM knows"
     if not missing:
+        lacks = tuple(asked.line(thing, text) for thing, text in lacking)
         try:
-            return Found(name, _samplers(name))
+            found = Found(name, _samplers(name), lacks=lacks)
         except (ImportError, AttributeError) as error:
             missing = " ".join(str(error).split())
+        else:
+            for line in lacks:
+                log.warning(line)
+            return found
     problem = (
         f"AsynDM does not know this WebUI ({missing}); images stay synchronous. It runs in "
         "AUTOMATIC1111 1.9 and 1.10, Forge, Forge Neo, reForge and Forge Classic."
@@ -73,19 +73,6 @@ def _samplers(name: str) -> HostSamplers:
     else:
         from asyndm.hosts.forge import ForgeRun as Run
     return HostSamplers(Run)
-
-
-def _missing() -> str:
-    """The first thing a known host would have, "" where nothing is missing."""
-    for module, names in _NEEDED.items():
-        try:
-            found = importlib.import_module(module)
-        except ImportError:
-            return f"it has no {module}"
-        for name in names:
-            if not hasattr(found, name):
-                return f"its {module} has no {name}"
-    return ""
 
 
 def _there(module: str) -> bool:

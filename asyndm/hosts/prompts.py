@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modules import prompt_parser, sd_samplers
+from modules import prompt_parser
 
 from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
-from asyndm.hosts.shims import prompt_schedules
+from asyndm.hosts.shims import prompt_schedules, total_steps
 from asyndm.network import UnsupportedNetwork
 
 _CHUNK = 77
@@ -169,9 +169,7 @@ def words_of(
 
 def _hires_steps(p: Any) -> int:
     """The steps the host schedules a second pass's prompts with."""
-    config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
-    steps = p.hr_second_pass_steps or p.steps
-    return config.total_steps(steps) if config else steps
+    return total_steps(p.hr_sampler_name or p.sampler_name, p.hr_second_pass_steps or p.steps)
 
 
 def classic_tokens(owners: Iterable[Any], text: str) -> Tokens:

@@ -1,6 +1,7 @@
-"""What hosts have under different names or not at all, in one place; imports nothing of ours.
+"""What hosts have under different names or not at all, in one place.
 
-Everything is asked for (an attribute, a parameter of a function), no version is compared.
+Everything is asked for (an attribute, a parameter of a function), no version is compared. What is
+lost where a host lacks a thing: see asked.py.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from modules import prompt_parser, shared
+from modules import prompt_parser, script_callbacks, sd_samplers, shared
+
+from asyndm.hosts import asked
 
 try:
     from modules.infotext_utils import PasteField
@@ -19,19 +22,52 @@ except ImportError:  # AUTOMATIC1111 1.9 takes plain pairs
         return component, target
 
 
+try:
+    from modules.images import save_image
+except ImportError:
+
+    def save_image(*arguments: Any, **named: Any) -> None:
+        """Nothing is saved."""
+
+
+try:
+    from modules.infotext_utils import image_from_url_text
+except ImportError:
+    image_from_url_text = None
+
+
 def painting_canvas() -> Callable[..., Any] | None:
-    """The host's own canvas to paint on (``ForgeCanvas``); None where it has none."""
-    try:
-        from modules_forge.forge_canvas.canvas import ForgeCanvas
-    except ImportError:
+    """The host's own canvas to paint on (``ForgeCanvas``); None where it has none of use."""
+    if asked.CANVAS.missing():
         return None
+    from modules_forge.forge_canvas.canvas import ForgeCanvas
+
     return ForgeCanvas
+
+
+def before_ui(function: Callable[[], None]) -> None:
+    """Have ``function`` called before the page is drawn, where the host does that."""
+    register = getattr(script_callbacks, "on_before_ui", None)
+    if register is not None:
+        register(function)
+
+
+def total_steps(sampler: str, steps: int) -> int:
+    """The calls a sampler makes in so many steps; the steps where the host does not tell."""
+    find = getattr(sd_samplers, "find_sampler_config", None)
+    config = find(sampler) if find is not None else None
+    return config.total_steps(steps) if config else steps
 
 
 def prompt_schedules(
     texts: Sequence[str], steps: int, hires_steps: int | None
 ) -> list[list[list[Any]]]:
-    """For each text [[last step, what is shown], ...]; not every host has the older way."""
+    """For each text [[last step, what is shown], ...]; [] where the host does not tell.
+
+    Not every host has the older way.
+    """
+    if asked.SCHEDULES.missing():
+        return []
     schedule = prompt_parser.get_learned_conditioning_prompt_schedules
     old = {}
     if "use_old_scheduling" in inspect.signature(schedule).parameters:

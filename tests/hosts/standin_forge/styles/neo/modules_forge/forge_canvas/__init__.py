@@ -1,0 +1,1 @@
+"""Stands for Forge's folder of that name."""
