@@ -20,6 +20,10 @@ from asyndm.core.schedule import Steering
 SOFT_WIDTH = 1.0
 
 
+class NothingSeen(RuntimeError):
+    """No attention was there to be read: the network, or its conditional rows, did not run."""
+
+
 class Capture(Protocol):
     """What reads attention inside the network during one call."""
 
@@ -27,6 +31,9 @@ class Capture(Protocol):
         """Maps [B, O, gh, gw] of the call that just ended; starts afresh for the next.
 
         NaN where an image's prompt has no such object: NaN is never at least anything.
+
+        Raises:
+            NothingSeen: that call had none.
         """
 
 

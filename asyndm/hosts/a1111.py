@@ -14,6 +14,7 @@ from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VPa
 from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
 from asyndm.hosts.prompts import Tokens, classic_tokens
+from asyndm.hosts.steps import check_caches
 from asyndm.hosts.webui import Plan
 from asyndm.network import RowsMismatch, UnsupportedNetwork
 
@@ -41,6 +42,7 @@ class A1111Run(HostRun):
             )
         if getattr(shared.sd_model, "is_sd3", False):
             raise UnsupportedNetwork("Stable Diffusion 3 is not supported yet.")
+        check_caches(self.network())
 
     @staticmethod
     def network_of(model: Any) -> nn.Module:

@@ -21,6 +21,7 @@ from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VPa
 from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
 from asyndm.hosts.prompts import Tokens, classic_tokens
+from asyndm.hosts.steps import check_caches, check_compiled
 from asyndm.hosts.webui import Plan
 from asyndm.network import RowsMismatch, UnsupportedNetwork
 
@@ -54,7 +55,12 @@ class ForgeRun(HostRun):
 
     @staticmethod
     def network_of(model: Any) -> nn.Module:
+        check_compiled(model.forge_objects.unet.model)
         return model.forge_objects.unet.model.diffusion_model
+
+    def check_model(self) -> None:
+        options = getattr(self.model().forge_objects.unet, "model_options", None)
+        check_caches(self.network(), options)
 
     def model(self) -> Any:
         return self.denoiser.inner_model.inner_model

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from modules import shared
 from torch import Tensor, nn
 
-from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
+from asyndm.core.masks import GivenMasks, MapAverage, MaskSource, NothingSeen
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
@@ -29,6 +29,7 @@ from asyndm.hosts import webui
 from asyndm.hosts.noise import rewound
 from asyndm.hosts.painted import curvatures_of, given_masks
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
+from asyndm.hosts.steps import PatientMasks, StepWatch
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
 
@@ -135,7 +136,7 @@ class HostRun(ABC):
             self.curvatures = self.words.curvatures(self.settings.curvature)
         else:
             self.curvatures = curvatures_of(self.plan.painted, self.settings)
-        self.call = NetworkCall()
+        self.call, self.watch = NetworkCall(), StepWatch()
         self._attached: ExitStack | None = None
         self._to: tuple | None = None
 
@@ -223,7 +224,7 @@ class HostRun(ABC):
             source = self._source()
             director = self._director(source)
             self.call = director.call
-            self.reads = isinstance(source, DynamicMasks)
+            self.reads = isinstance(source, PatientMasks)
             self._attach()  # a network that cannot be steered is known before the first call
             image = sample_asyndm(
                 self._denoise,
@@ -241,6 +242,8 @@ class HostRun(ABC):
         finally:
             self._detach()
             delattr(self.denoiser, _RUN)
+        if left_out := self.watch.line(getattr(source, "unseen", None)):
+            self.telling.note(left_out)
         self.telling.unmarked(getattr(source, "marked", None), self.settings.threshold, self.words)
         if director.history is not None:
             matched = self.words.matched if self.words is not None else self._mask_words()
@@ -256,7 +259,8 @@ class HostRun(ABC):
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step
-        denoised = self.denoiser(x, sigma, **extra_args)
+        with self.watch.step():
+            denoised = self.denoiser(x, sigma, **extra_args)
         if self.failure is not None:
             self.denoiser.step = step  # as if this call had never been: see sample()
             raise self.failure
@@ -282,6 +286,7 @@ class HostRun(ABC):
         stack = ExitStack()
         try:
             stack.enter_context(self.around_network())
+            stack.enter_context(self.watch.watching(network))
             stack.enter_context(attach(network, self.call, self.capture if self.reads else None))
         except BaseException:
             stack.close()
@@ -327,7 +332,7 @@ class HostRun(ABC):
                 threshold=settings.threshold,
                 soft=settings.soft,
             )
-        return DynamicMasks(
+        return PatientMasks(
             self.capture,
             self.curvatures,
             threshold=settings.threshold,
@@ -359,7 +364,8 @@ class HostRun(ABC):
         average = MapAverage()
 
         def collect(state: dict) -> None:
-            average.add(self.capture.read())
+            with suppress(NothingSeen):  # a step cache's
+                average.add(self.capture.read())
             shared.state.sampling_step = state["i"]
 
         step = self.denoiser.step
@@ -369,7 +375,7 @@ class HostRun(ABC):
         self.denoiser.step = step
         if self.failure is not None:
             raise self.failure
-        return average.read()
+        return average.read()  # none: said like all that fails before the first step
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asyndm.core.masks import NothingSeen
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 
 if TYPE_CHECKING:
@@ -259,10 +260,10 @@ class AttentionCapture:
             [B, O, gh, gw] float32.
 
         Raises:
-            RuntimeError: nothing was seen: the network ran no conditional row since.
+            NothingSeen: the network ran no conditional row since.
         """
         if self._sum is None:
-            raise RuntimeError("No cross-attention was seen since the masks were last read.")
+            raise NothingSeen("No cross-attention was seen since the masks were last read.")
         counts = torch.tensor(self._counts, dtype=torch.float32)
         counts = counts.to(self._sum.device, non_blocking=True)
         maps = self._sum / counts[:, :, None, None]  # 0 / 0 = NaN: nothing to say
