@@ -141,8 +141,8 @@ ASKED: tuple[Asked, ...] = (
         hosts=("A1111",)),
     *_objects(_K_MODEL, "KModel", "predictor diffusion_model apply_model", _STEERING,
         hosts=("Forge",)),
-    *_objects(_PREDICTION, "Prediction", "prediction_type sigmas calculate_input calculate_denoised",
-        _STEERING, hosts=("Forge",)),
+    *_objects(_PREDICTION, "Prediction",
+        "prediction_type sigmas calculate_input calculate_denoised", _STEERING, hosts=("Forge",)),
     *_objects("ldm_patched.modules.model_base", "BaseModel", "model_sampling diffusion_model",
         _STEERING, hosts=("reForge",)),
 )  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asyndm")
 
+
 @dataclass(frozen=True)
 class Found:
     """The host.

@@ -33,7 +33,9 @@ def check_compiled(model: Any) -> None:
         UnsupportedNetwork: it is.
     """
     call = getattr(model, "apply_model", None)
-    if any(hasattr(model, name) for name in _COMPILED) or hasattr(call, "_torchdynamo_orig_callable"):
+    if any(hasattr(model, name) for name in _COMPILED) or hasattr(
+        call, "_torchdynamo_orig_callable"
+    ):
         raise UnsupportedNetwork(
             "AsynDM cannot look into a compiled network: switch torch.compile off."
         )

@@ -1,4 +1,4 @@
-"""What is asked of a host: each thing taken away in turn is one line, and the image is still made."""
+"""What is asked of a host: each thing taken away in turn is one line, and the image is made."""
 
 from __future__ import annotations
 
@@ -99,9 +99,11 @@ class Without(ModuleType):
 def take_away(thing: asked.Asked, monkeypatch) -> None:
     """Host's own code keeps what it imported before; the extension does not find the thing."""
     if thing.attribute:  # of objects: its class is asked about it
-        real_has = asked._has
+        own, has = getattr(importlib.import_module(thing.module), thing.name), asked._has
         monkeypatch.setattr(
-            asked, "_has", lambda kind, name: name != thing.attribute and real_has(kind, name)
+            asked,
+            "_has",
+            lambda kind, name: (kind, name) != (own, thing.attribute) and has(kind, name),
         )
         return
     without = Without(importlib.import_module(thing.module), thing.name)
