@@ -19,6 +19,7 @@ import torch
 from modules import shared
 from torch import Tensor, nn
 
+from asyndm.core.found import Found
 from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
@@ -128,7 +129,7 @@ class HostRun(ABC):
         self.parametrisation = self.parametrise()
         self.words: PromptWords | None = None
         if self.settings.mask_source != "given":
-            self.words = self._words_of(self.settings.objects)
+            self.words = self._words_of(self.settings.objects, plan.found)
         self.capture: AttentionCapture | None = None
         if self.words is not None:
             self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
@@ -304,9 +305,9 @@ class HostRun(ABC):
         elif named := self._mask_words():
             self.telling.mask_words(self._words_of(", ".join(named)).unmatched)
 
-    def _words_of(self, expression: str) -> PromptWords:
+    def _words_of(self, expression: str, found: Found | None = None) -> PromptWords:
         conditioning = self.denoiser.sampler.sampler_extra_args["cond"]
-        return words_of(self.p, expression, conditioning, self.tokenize)
+        return words_of(self.p, expression, conditioning, self.tokenize, found)
 
     def _source(self) -> MaskSource:
         settings = self.settings
