@@ -11,6 +11,7 @@ from modules import images, script_callbacks, scripts
 import asyndm
 from asyndm.hosts import detect, infotext, taken, webui, xyz
 from asyndm.page import preview
+from asyndm.page.chips import asking_button, wire_chips
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
 from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
 
@@ -31,6 +32,8 @@ PAINTING = (
 
 class AsynDMScript(scripts.Script):
     """AsynDM in txt2img and img2img."""
+
+    prompt = styles = None  # the host's components
 
     def title(self):
         return webui.TITLE
@@ -61,6 +64,7 @@ class AsynDMScript(scripts.Script):
         ]
         # No setting: what pasted parameters tell of their prompt. Nobody sees it.
         self.found = gr.Textbox("", visible=False, elem_id=f"{prefix}_found")
+        self.ask, self.controls = asking_button(prefix), controls
         self.infotext_fields.append(shims.PasteField(self.found, _pasted_found))
         self.paste_field_names = [infotext.KEY]
         # An API client's list: these places never change, see POSITIONAL.
@@ -69,6 +73,9 @@ class AsynDMScript(scripts.Script):
 
     def after_component(self, component, **kwargs):
         tab = "img2img" if self.is_img2img else "txt2img"
+        for name in ("prompt", "styles"):
+            if kwargs.get("elem_id") == f"{tab}_{name}":
+                setattr(self, name, component)
         if kwargs.get("elem_id") == f"{tab}_gallery" and getattr(self, "mask", None):
             with_js(
                 self.paint_over.click,
@@ -78,6 +85,10 @@ class AsynDMScript(scripts.Script):
                 outputs=[self.mask[0]],
                 show_progress=False,
             )
+            if self.prompt is not None:
+                objects = self.controls.components["objects"]
+                where = (self.ask, self.controls.tokens, self.prompt, objects, self.found)
+                wire_chips(*where, self.styles, shims.styled)
 
     def before_process(self, p, *arguments):
         if HOST.samplers is None:

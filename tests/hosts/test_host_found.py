@@ -1,4 +1,4 @@
-"""What the automatic choice took: in each image's parameters, back from them, and for API clients."""
+"""What the automatic choice took: in an image's parameters, back from them, for API clients."""
 
 from __future__ import annotations
 
