@@ -26,7 +26,7 @@ from asyndm.page.gradio_shim import quiet
 log = logging.getLogger("asyndm")
 
 MOST_CHIPS = 60
-LONGEST_PROMPT = 6000  # letters that are shown as chips; the run looks at all of them
+LONGEST_PROMPT = 2500  # letters that are shown as chips; the run looks at all of them
 GROUP = "Words of the prompt: pick the objects"
 PASTED = "Objects as in the pasted image."
 EDITED = "The prompt is not the pasted one any more: objects are found anew."
@@ -96,7 +96,7 @@ def chips_of(
             first[0], Chip(word.text if UNSPACED.search(word.text) else whole, first[0])
         )
 
-    for word in said.objects:
+    for word in said.objects[: 2 * MOST_CHIPS]:
         chip = place(word)
         if chip is not None:
             chip.names.append(word.text)
@@ -107,7 +107,7 @@ def chips_of(
     automatic = known
     if automatic is None:
         automatic = tuple(map(ObjectWord, auto_objects(prompt, None, said.excluded)))
-    for word in automatic:
+    for word in automatic[: 2 * MOST_CHIPS]:
         chip = place(word)
         if chip is not None and not said.objects:
             chip.found, chip.title = True, "found in the prompt"
