@@ -21,7 +21,7 @@ from asyndm.core.pieces import kind_of
 from asyndm.core.settings import SettingsError
 from asyndm.core.words import ObjectWord, auto_objects, find_tokens, listed, plain_prompt
 from asyndm.core.words import read_expression as read
-from asyndm.page.gradio_shim import quiet
+from asyndm.page.gradio_shim import quiet_each_time
 
 log = logging.getLogger("asyndm")
 
@@ -235,4 +235,4 @@ def wire_chips(
         return chips_html(whole, objects, found)
 
     inputs = [prompt, objects, found, *([styles] if styles is not None else [])]
-    quiet(ask.click, fn=answer, inputs=inputs, outputs=place)
+    quiet_each_time(ask.click, fn=answer, inputs=inputs, outputs=place)

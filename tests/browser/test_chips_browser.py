@@ -66,8 +66,8 @@ def browser() -> Iterator:
 @pytest.fixture
 def page(url, browser) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1400, "height": 1100})
-    page.set_default_timeout(30_000)
-    expect.set_options(timeout=20_000)
+    page.set_default_timeout(40_000)
+    expect.set_options(timeout=40_000)
     page.faults, page.asked = [], []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
