@@ -90,9 +90,10 @@ class Telling:
         first = getattr(p, "iteration", 0) * self.batch
         plan.taken.add(first, words.by_image, is_hires(p), words.automatic)
         if infotext.KEY in p.extra_generation_params:
-            settings, images = plan.settings, range(first, first + self.batch)
+            taken, settings = plan.taken, plan.settings  # not the plan: it holds pictures
             p.extra_generation_params[infotext.KEY] = ByImage(
-                plan.taken.common(settings, images), lambda j: plan.taken.text(settings, j)
+                taken.common(settings, range(first, first + self.batch)),
+                lambda j: taken.text(settings, j),
             )
         if not words.automatic or not plan.found or getattr(p, "_ad_inner", False):
             return
