@@ -200,10 +200,13 @@ def test_photographs(page, url):
                 page.wait_for_timeout(1500)
                 bar = page.locator("#txt2img_asyndm .asyndm-chips")
                 box = bar.bounding_box()
+                heights = set()
                 for each in bar.locator(".asyndm-chip").all():
                     inner = each.bounding_box()
+                    heights.add(round(inner["height"]))
                     assert inner["x"] >= box["x"] - 1
                     assert inner["x"] + inner["width"] <= box["x"] + box["width"] + 1
+                assert len(heights) == 1
                 if folder:
                     name = f"chips-{state}-{theme}-{width}.png"
                     page.screenshot(path=Path(folder) / name)
