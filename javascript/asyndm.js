@@ -1,108 +1,97 @@
 // Chips of the prompt's words under AsynDM's "Object words": live, by mouse or keyboard.
-// Text only ever enters the page as text (textContent), so a prompt full of HTML stays a prompt.
+// The page's Python draws them, by the same code as a run; here it is asked and clicks are written.
 (function () {
     "use strict";
 
-    const SKIP = new Set(("a above across an and are around as at behind below beside between by for from in inside into is it its near next of off " +
-        "on or out over so that the their this through to two three four under up very with without break best quality " +
-        "masterpiece detailed highly photo picture image").split(" "));
-    const MOST = 60; // chips; a longer prompt is still searched by AsynDM itself
+    const TABS = ["txt2img", "img2img"];
+    const asked = {}; // by tab: what the chips were last asked of
+    const waiting = {}; // by tab: the end of the wait for an answer
+    const watched = {}; // by tab: the place that is watched for answers
+    const focused = {}; // by tab: the word of the chip that has the keyboard
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
     }
 
-    function words(prompt) {
-        const plain = prompt
-            .replace(/<\w+:[^<>]*>/g, " ") // <lora:name:1>
-            .replace(/\\[()\[\]]/g, " ")
-            .replace(/:\s*[-+]?\d*\.?\d+\s*(?=[)\]]|AND\b|$)/g, " "); // weights and schedules
-        const seen = new Map();
-        for (const word of plain.match(/[\p{L}\p{M}][\p{L}\p{M}\p{N}'’-]*/gu) || []) {
-            const key = word.toLowerCase();
-            if (word !== "AND" && word.length > 1 && !SKIP.has(key) && !seen.has(key)) seen.set(key, word);
+    function partsOf(tab) {
+        const find = (selector) => root().querySelector(selector);
+        return {
+            prompt: find(`#${tab}_prompt textarea`),
+            field: find(`#${tab}_asyndm_objects textarea, #${tab}_asyndm_objects input`),
+            place: find(`#${tab}_asyndm_tokens`),
+            ask: find(`#${tab}_asyndm_ask`),
+            styles: find(`#${tab}_styles`),
+        };
+    }
+
+    function chipOf(node) {
+        return node instanceof Element ? node.closest(".asyndm-chip[data-word]") : null;
+    }
+
+    function answered(tab, place) {
+        clearTimeout(waiting[tab]);
+        waiting[tab] = 0;
+        if (focused[tab] && !chipOf(document.activeElement)) {
+            const same = [...place.querySelectorAll(".asyndm-chip")].find((chip) => chip.dataset.word === focused[tab]);
+            if (same && (document.activeElement === document.body || !document.activeElement)) same.focus();
         }
-        return [...seen.values()].slice(0, MOST);
+        soon();
     }
-
-    function items(expression) {
-        return expression.split(/[,;\n]/).map((item) => item.trim()).filter(Boolean);
-    }
-
-    function nameOf(item) {
-        return item.replace(/:[^:]*$/, "").trim().toLowerCase();
-    }
-
-    function toggled(expression, word) {
-        const list = items(expression);
-        const kept = list.filter((item) => nameOf(item) !== word.toLowerCase());
-        if (kept.length === list.length) kept.push(word);
-        return kept.join(", ");
-    }
-
-    function write(field, value) {
-        field.value = value;
-        field.dispatchEvent(new Event("input", {bubbles: true}));
-    }
-
-    function chip(word, field) {
-        const button = document.createElement("button");
-        button.type = "button";
-        button.className = "asyndm-chip";
-        button.textContent = word;
-        button.addEventListener("click", () => {
-            write(field, toggled(field.value, word));
-            button.focus();
-        });
-        return button;
-    }
-
-    function draw(place, prompt, field) {
-        let bar = place.querySelector(".asyndm-chips");
-        if (!bar) {
-            bar = document.createElement("div");
-            bar.className = "asyndm-chips";
-            bar.setAttribute("role", "group");
-            bar.setAttribute("aria-label", "Words of the prompt: pick the objects");
-            place.prepend(bar);
-        }
-        const list = words(prompt.value);
-        if (bar.dataset.words !== list.join(" ")) {
-            bar.dataset.words = list.join(" ");
-            bar.replaceChildren(...list.map((word) => chip(word, field)));
-        }
-        const chosen = new Set(items(field.value).map(nameOf));
-        for (const button of bar.children) {
-            button.setAttribute("aria-pressed", String(chosen.has(button.textContent.toLowerCase())));
-        }
-        bar.classList.toggle("asyndm-auto", chosen.size === 0);
-    }
-
-    const before = {};
 
     function refresh() {
-        for (const tab of ["txt2img", "img2img"]) {
-            const prompt = root().querySelector(`#${tab}_prompt textarea`);
-            const field = root().querySelector(`#${tab}_asyndm_objects textarea, #${tab}_asyndm_objects input`);
-            const place = root().querySelector(`#${tab}_asyndm_tokens`);
-            if (!prompt || !field || !place) continue;
-            const now = `${prompt.value}\n\n${field.value}`;
-            if (before[tab] === now && place.querySelector(".asyndm-chips")) continue;
-            before[tab] = now;
-            draw(place, prompt, field);
+        for (const tab of TABS) {
+            const {prompt, field, place, ask, styles} = partsOf(tab);
+            if (!prompt || !field || !place || !ask || field.offsetParent === null) continue; // closed
+            if (watched[tab] !== place) {
+                watched[tab] = place;
+                new MutationObserver(() => answered(tab, place)).observe(place, {childList: true, subtree: true});
+            }
+            const now = `${prompt.value}\n\n${field.value}\n\n${styles ? styles.textContent : ""}`;
+            if (waiting[tab] || asked[tab] === now) continue;
+            asked[tab] = now;
+            waiting[tab] = setTimeout(() => answered(tab, place), 5000);
+            ask.click();
         }
     }
 
     let due = 0;
 
     function soon() {
-        if (due) return;
-        due = setTimeout(() => {
-            due = 0;
-            refresh();
-        }, 120);
+        clearTimeout(due);
+        due = setTimeout(refresh, 250);
     }
 
+    function toggled(chip, bar, value) {
+        const word = chip.dataset.word;
+        if (chip.getAttribute("aria-pressed") !== "true") {
+            const before = value.trim();
+            return before ? `${before}${/[,;]$/.test(before) ? "" : ","} ${word}` : word;
+        }
+        if (bar && value === bar.dataset.objects && "next" in chip.dataset) return chip.dataset.next;
+        const same = (item) => item.toLowerCase() === word.toLowerCase(); // clicked before an answer came
+        return value.split(",").map((item) => item.trim()).filter((item) => item && !same(item)).join(", ");
+    }
+
+    document.addEventListener("click", (event) => {
+        const chip = chipOf(event.target);
+        const tab = chip && TABS.find((name) => chip.closest(`#${name}_asyndm_tokens`));
+        if (tab) {
+            const {field} = partsOf(tab);
+            field.value = toggled(chip, chip.closest(".asyndm-chips"), field.value);
+            const pressed = chip.getAttribute("aria-pressed") === "true";
+            chip.setAttribute("aria-pressed", String(!pressed));
+            focused[tab] = chip.dataset.word;
+            field.dispatchEvent(new Event("input", {bubbles: true}));
+        }
+        soon(); // also an accordion that was opened
+    });
+    document.addEventListener("focusin", (event) => {
+        for (const tab of TABS) {
+            const chip = chipOf(event.target);
+            if (chip) focused[tab] = chip.dataset.word;
+            else focused[tab] = "";
+        }
+    });
     document.addEventListener("input", soon, true);
     if (typeof onAfterUiUpdate === "function") onAfterUiUpdate(soon); // paste and presets fire no input event
     if (typeof onUiLoaded === "function") onUiLoaded(soon);

@@ -9,8 +9,9 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 import asyndm
-from asyndm.hosts import detect, infotext, webui, xyz
+from asyndm.hosts import detect, infotext, taken, webui, xyz
 from asyndm.page import preview
+from asyndm.page.chips import asking_button, wire_chips
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
 from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
 
@@ -30,6 +31,8 @@ PAINTING = (
 
 class AsynDMScript(scripts.Script):
     """AsynDM in txt2img and img2img."""
+
+    prompt = styles = None  # the host's components
 
     def title(self):
         return webui.TITLE
@@ -64,13 +67,20 @@ class AsynDMScript(scripts.Script):
             shims.PasteField(component, _pasted(name))
             for name, component in controls.components.items()
         ]
+        # No setting: what pasted parameters tell of their prompt. Nobody sees it.
+        self.found = gr.Textbox("", visible=False, elem_id=f"{prefix}_found")
+        self.ask, self.controls = asking_button(prefix), controls
+        self.infotext_fields.append(shims.PasteField(self.found, _pasted_found))
         self.paste_field_names = [infotext.KEY]
         # An API client's list: these places never change, see POSITIONAL.
         first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
-        return [*first, *self.mask, *later]
+        return [*first, *self.mask, *later, self.found]
 
     def after_component(self, component, **kwargs):
         tab = "img2img" if self.is_img2img else "txt2img"
+        for name in ("prompt", "styles"):
+            if kwargs.get("elem_id") == f"{tab}_{name}":
+                setattr(self, name, component)
         if kwargs.get("elem_id") == f"{tab}_gallery" and getattr(self, "mask", None):
             with_js(
                 self.paint_over.click,
@@ -80,18 +90,23 @@ class AsynDMScript(scripts.Script):
                 outputs=[self.mask[0]],
                 show_progress=False,
             )
+            if self.prompt is not None:
+                objects = self.controls.components["objects"]
+                where = (self.ask, self.controls.tokens, self.prompt, objects, self.found)
+                wire_chips(*where, self.styles, shims.styled)
 
     def before_process(self, p, *arguments):
         if HOST.samplers is None:
             return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
-        for key in (infotext.KEY, infotext.VERSION_KEY, infotext.NOTE_KEY):
+        for key in (infotext.KEY, infotext.VERSION_KEY, infotext.NOTE_KEY, *taken.KEYS):
             p.extra_generation_params.pop(key, None)
         axes = getattr(p, xyz.ATTRIBUTE, None)
         parts = mask_parts(shims.painting_canvas())
         plan = webui.make_plan(arguments, p.sampler_name, axes, parts)
         if plan.settings is not None and not plan.on:
             return
+        plan.found = webui.found_in(arguments, parts)
         setattr(p, webui.ATTRIBUTE, plan)
         webui.inside_script(plan, shims.running_script(p))
         unread = infotext.unread_of(plan.settings) if plan.on else ""
@@ -121,7 +136,7 @@ class AsynDMScript(scripts.Script):
 
     def postprocess(self, p, processed, *arguments):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)
-        if plan is None or not plan.on or not plan.shots:
+        if plan is None or not plan.on:
             return
         for index, picture, suffix in preview.gallery(
             plan.shots, processed.images, p.batch_size, processed.index_of_first_image
@@ -141,6 +156,7 @@ class AsynDMScript(scripts.Script):
                     p=p,
                     suffix=suffix,
                 )
+        p.extra_generation_params.update(plan.taken.answer())  # for API clients; texts are written
 
 
 def _picture(gallery):
@@ -151,6 +167,10 @@ def _picture(gallery):
 def _pasted(name):
     """The value of one control for pasted image parameters."""
     return lambda parameters: getattr(infotext.pasted(parameters), name)
+
+
+def _pasted_found(parameters):
+    return infotext.pasted_found(parameters, shims.styled).to_text()
 
 
 def _add_axes():

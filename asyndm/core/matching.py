@@ -36,7 +36,7 @@ def find_tokens(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
     wanted = [atom.text for atom in atoms_of(object_text) if atom.text]
     if not wanted:
         return []
-    atoms = token_atoms(tokens)
+    atoms = _atoms_of(tuple(tokens))
     return _find(wanted, atoms) or _find_without_articles(wanted, atoms)
 
 
@@ -70,6 +70,20 @@ def same_word(wanted: str, shown: str) -> bool:
     return bare(shown) == fold(shown) and bool(singular_forms(bare(wanted)) & forms)
 
 
+@lru_cache(maxsize=32)
+def _atoms_of(tokens: tuple[str, ...]) -> tuple[Atom, ...]:
+    """Read once for all the objects of a prompt."""
+    return tuple(token_atoms(tokens))
+
+
+@lru_cache(maxsize=32)
+def _characters_of(tokens: tuple[str, ...]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    characters: list[tuple[str, tuple[int, ...]]] = []
+    for word in token_words(tokens):
+        characters += [("\0", ())] if word is None else folded(word)
+    return tuple((c, at) for c, at in characters if not c.isspace())
+
+
 def _find(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
     found, at, length = [], 0, len(wanted)
     while at + length <= len(atoms):
@@ -100,10 +114,7 @@ def _is_mark(text: str) -> bool:
 
 def _find_characters(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
     """Occurrences in scripts without spaces: by characters, whatever the word borders."""
-    characters: list[tuple[str, tuple[int, ...]]] = []
-    for word in token_words(tokens):
-        characters += [("\0", ())] if word is None else folded(word)
-    characters = [(c, at) for c, at in characters if not c.isspace()]
+    characters = _characters_of(tuple(tokens))
     joined = "".join(c for c, _ in characters)
     wanted = "".join(fold(object_text).split())
     if wanted not in joined:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.hosts.hosted import HostRun, SamplingCall, shadowed
+from asyndm.hosts.hosted import HostRun, SamplingCall
 from asyndm.hosts.prompts import Tokens, classic_tokens
+from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.steps import check_caches
 from asyndm.hosts.webui import Plan
 from asyndm.network import RowsMismatch, UnsupportedNetwork

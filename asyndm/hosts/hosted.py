@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from modules import shared
 from torch import Tensor, nn
 
+from asyndm.core.found import Found
 from asyndm.core.masks import GivenMasks, MapAverage, MaskSource, NothingSeen
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
@@ -36,7 +37,6 @@ from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, a
 log = logging.getLogger("asyndm")
 
 _RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
-_ABSENT = object()
 # Their messages are written for the user.
 _SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError)
 
@@ -129,7 +129,7 @@ class HostRun(ABC):
         self.parametrisation = self.parametrise()
         self.words: PromptWords | None = None
         if self.settings.mask_source != "given":
-            self.words = self._words_of(self.settings.objects)
+            self.words = self._words_of(self.settings.objects, plan.found)
         self.capture: AttentionCapture | None = None
         if self.words is not None:
             self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
@@ -309,9 +309,9 @@ class HostRun(ABC):
         elif named := self._mask_words():
             self.telling.mask_words(self._words_of(", ".join(named)).unmatched)
 
-    def _words_of(self, expression: str) -> PromptWords:
+    def _words_of(self, expression: str, found: Found | None = None) -> PromptWords:
         conditioning = self.denoiser.sampler.sampler_extra_args["cond"]
-        return words_of(self.p, expression, conditioning, self.tokenize)
+        return words_of(self.p, expression, conditioning, self.tokenize, found)
 
     def _source(self) -> MaskSource:
         settings = self.settings
@@ -376,21 +376,6 @@ class HostRun(ABC):
         if self.failure is not None:
             raise self.failure
         return average.read()  # none: said like all that fails before the first step
-
-
-@contextmanager
-def shadowed(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """An attribute set on the instance, and as it was afterwards."""
-    own = vars(owner)
-    before = own.get(name, _ABSENT)
-    own[name] = value
-    try:
-        yield
-    finally:
-        if before is _ABSENT:
-            own.pop(name, None)
-        else:
-            own[name] = before
 
 
 def _one_mask(mask: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """The settings as one short line in an image's parameters, and back.
 
 ``AsynDM: curvature=0.7; objects=shark:0.7, bike``: what differs from the defaults, so that an
-image made with the defaults says ``AsynDM: on``.
+image made with the defaults says ``AsynDM: on``. Words that nobody wrote stand behind them, as
+``found=shark, bike``: they are no setting, and hold for that image's prompt alone.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import logging
 import re
 import threading
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, unquote
 
-from asyndm.core.expression import MOST_LETTERS
+from asyndm.core.expression import MOST_LETTERS, read_expression
+from asyndm.core.found import Found, join_found, mark, split_found
 from asyndm.core.settings import Settings, SettingsError
 
 log = logging.getLogger("asyndm")
@@ -27,13 +29,22 @@ KEY = "AsynDM"
 NOTE_KEY = "AsynDM note"
 # Which AsynDM made an image; CHANGELOG tells what changed its pictures since.
 VERSION_KEY = "AsynDM version"
+# What the automatic choice took, and where it differs, what it took of the hires pass's prompt.
+FOUND, FOUND_HIRES = "found", "found_hires"
+_TELLS_FOUND = (0, 2)  # the first version whose images do
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
 
 
-def to_text(settings: Settings) -> str:
-    """The changed settings as ``name=value; name=value``, or "on" where there are none."""
+def to_text(settings: Settings, found: Sequence[str] = (), hires: Sequence[str] = ()) -> str:
+    """The changed settings as ``name=value; name=value``, or "on" where there are none.
+
+    Args:
+        settings: of the job.
+        found: the words the automatic choice took, if it chose.
+        hires: those of the hires pass.
+    """
     changed = settings.changed()
     changed.pop("enabled", None)  # that the key is there says so
     if len(settings.objects) > MOST_LETTERS:  # such an expression is refused, not used
@@ -41,6 +52,10 @@ def to_text(settings: Settings) -> str:
     # What an image does not depend on stays out of its parameters.
     for name in ("show_masks", "save_masks"):
         changed.pop(name, None)
+    if words := join_found(found):
+        changed[FOUND] = words
+    if hires and [*hires] != [*found] and (words := join_found(hires)):
+        changed[FOUND_HIRES] = words
     return "; ".join(f"{name}={_write(value)}" for name, value in changed.items()) or _ON
 
 
@@ -55,6 +70,8 @@ def from_text(text: str) -> Settings:
         for part in filter(None, (part.strip() for part in text.split(";"))):
             name, equals, value = part.partition("=")
             name = name.strip()
+            if equals and name in (FOUND, FOUND_HIRES):
+                continue
             if not equals or name not in _TYPES:
                 raise SettingsError(f"AsynDM: {part!r} in the image's parameters is no setting.")
             values[name] = _read(name, value)
@@ -71,6 +88,8 @@ def read_text(text: str) -> tuple[Settings, list[str]]:
     values: dict[str, Any] = {}
     for part in filter(None, parts):
         name, value = part.partition("=")[::2]
+        if name.strip() in (FOUND, FOUND_HIRES):
+            continue
         try:
             from_text(part)
             values[name.strip()] = _read(name.strip(), value)
@@ -104,6 +123,42 @@ def pasted(parameters: Mapping[str, Any]) -> Settings:
         log.warning("AsynDM: %s", _unread_line(unread))
     _last.said, _last.settings, _last.unread = (settings, text), settings, unread
     return settings
+
+
+def pasted_found(
+    parameters: Mapping[str, Any], styled: Callable[[str, Any], str] | None = None
+) -> Found:
+    """The words an image's parameters tell, tied to its prompts; nothing where somebody wrote them.
+
+    Args:
+        parameters: parsed.
+        styled: prompt and names of styles -> the prompt with them, where the host parts the two.
+    """
+    settings = pasted(parameters)
+    prompt = parameters.get("Prompt")
+    if not settings.enabled or settings.mask_source == "given" or not isinstance(prompt, str):
+        return Found()
+    try:
+        if read_expression(settings.objects).objects:
+            return Found()
+    except SettingsError:
+        return Found()
+    parts = [part.partition("=") for part in str(parameters[KEY]).split(";")]
+    told = {name.strip(): split_found(unquote(value)) for name, _, value in parts}
+    if FOUND not in told and _version(parameters.get(VERSION_KEY)) >= _TELLS_FOUND:
+        return Found()  # nothing was found
+    first = told.get(FOUND)
+    prompts = {prompt: first}
+    if hires := parameters.get("Hires prompt"):
+        prompts[str(hires)] = told.get(FOUND_HIRES, first)
+    styles = parameters.get("Styles array")
+    if styled is not None and styles:
+        prompts = {styled(text, styles): words for text, words in prompts.items()}
+    return Found({mark(text, settings.objects): words for text, words in prompts.items()})
+
+
+def _version(text: Any) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d{1,6}", str(text))[:2])) if text else ()
 
 
 def unread_of(settings: Settings) -> str:

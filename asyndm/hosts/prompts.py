@@ -13,6 +13,7 @@ from typing import Any
 
 from modules import prompt_parser
 
+from asyndm.core.found import Found
 from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
 from asyndm.hosts.shims import prompt_schedules, total_steps
 from asyndm.network import UnsupportedNetwork
@@ -48,6 +49,7 @@ class PromptWords:
         conditioning: the host's ``MulticondLearnedConditioning`` of these prompts.
         steps, hires_steps: what the host scheduled the prompts with.
         tokenize: text -> its tokens as the loaded model sees them.
+        known: [B], the words a pasted image tells of its prompt; None = they are chosen now.
 
     Attributes:
         objects: [B] of tuples; all filled up to the same number with None. A word that occurs
@@ -56,6 +58,8 @@ class PromptWords:
         unmatched: words the user wrote that no prompt holds.
         steered: [B] whether the image's prompt has an object in any step.
         notes: one line for each piece of the expression that is no word.
+        automatic: nobody wrote the words.
+        by_image: [B], token positions by word that was found in an image's prompt.
     """
 
     def __init__(
@@ -66,18 +70,25 @@ class PromptWords:
         steps: int,
         hires_steps: int | None,
         tokenize: Callable[[str], Tokens],
+        known: Sequence[tuple[ObjectWord, ...] | None] = (),
     ) -> None:
         self._tokenize = tokenize
         self._positions: dict[tuple[str, str], list[list[int]]] = {}
         self._tokens: dict[str, Tokens] = {}
         said = read_expression(expression)
         self.notes = said.notes
-        found = [objects_of(prompt, expression) for prompt in prompts]
+        self.automatic = not said.objects
+        known = known if self.automatic and known else [None] * len(prompts)
+        found = [
+            objects_of(prompt, expression) if words is None else words
+            for prompt, words in zip(prompts, known)
+        ]
         self._timelines = [
             _timelines(prompt, parts, steps, hires_steps)
             for prompt, parts in zip(prompts, conditioning.batch)
         ]
         self.matched: dict[str, list[int]] = {}
+        self.by_image: list[dict[str, list[int]]] = [{} for _ in prompts]
         missing: dict[str, None] = {}
         # Written words are the same in all images, so are their places among the objects.
         times: dict[tuple[int, str], int] = {}
@@ -90,6 +101,7 @@ class PromptWords:
                 at = sorted({p for place in places for group in place for p in group})
                 if at:
                     self.matched.setdefault(word.text, at)
+                    self.by_image[image][word.text] = at
                 elif said.objects:
                     missing[word.text] = None
         self.steered = [
@@ -156,15 +168,35 @@ def is_hires(p: Any) -> bool:
 
 
 def words_of(
-    p: Any, expression: str, conditioning: Any, tokenize: Callable[[str], Tokens]
+    p: Any,
+    expression: str,
+    conditioning: Any,
+    tokenize: Callable[[str], Tokens],
+    found: Found | None = None,
 ) -> PromptWords:
     """The objects of the batch that a job is sampling, in the pass it is in."""
     hires = is_hires(p)
-    prompts = (getattr(p, "hr_prompts", None) or p.prompts) if hires else p.prompts
+    prompts = prompts_of(p)
     steps = getattr(p, "firstpass_steps", p.steps)
+    known = [found.of(text, expression) for text in written_prompts(p)] if found else ()
     return PromptWords(
-        prompts, expression, conditioning, steps, _hires_steps(p) if hires else None, tokenize
+        *(prompts, expression, conditioning, steps, _hires_steps(p) if hires else None, tokenize),
+        known=known,
     )
+
+
+def prompts_of(p: Any) -> list[str]:
+    """[B], the prompts of the batch and pass a job is in, as the host encodes them."""
+    return (getattr(p, "hr_prompts", None) or p.prompts) if is_hires(p) else p.prompts
+
+
+def written_prompts(p: Any) -> list[str]:
+    """The same as an image's parameters tell them, before extensions touched the batch's."""
+    prompts = prompts_of(p)
+    whole = getattr(p, "all_hr_prompts" if is_hires(p) else "all_prompts", None) or ()
+    first = getattr(p, "iteration", 0) * len(prompts)
+    written = list(whole[first : first + len(prompts)])
+    return written if len(written) == len(prompts) else list(prompts)
 
 
 def _hires_steps(p: Any) -> int:

@@ -75,6 +75,12 @@ def prompt_schedules(
     return schedule(texts, steps, hires_steps, **old)
 
 
+def styled(prompt: str, names: Sequence[str]) -> str:
+    """A prompt with the host's styles of these names, as the host makes it."""
+    styles = getattr(shared, "prompt_styles", None)
+    return prompt if styles is None else styles.apply_styles_to_prompt(prompt, list(names))
+
+
 def running_script(p: Any) -> str:
     """The title of the host's own script (Prompt matrix, SD upscale, ...) a job is in, else ""."""
     arguments = list(getattr(p, "script_args", None) or [0])

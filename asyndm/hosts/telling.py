@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from asyndm.core.words import listed
-from asyndm.hosts import webui
-from asyndm.hosts.prompts import PromptWords, is_hires
+from asyndm.hosts import infotext, webui
+from asyndm.hosts.prompts import PromptWords, is_hires, written_prompts
+from asyndm.hosts.taken import ByImage
 
 
 def pass_of(p: Any) -> str:
@@ -72,6 +73,7 @@ class Telling:
     def words(self, words: PromptWords) -> None:
         """What was matched, what was not, and in which images nothing was."""
         self.p.comment(f"AsynDM objects: {webui.describe_match(words.matched)}")
+        self.taken(words)
         for line in words.notes:
             self.note(line)
         if words.unmatched:
@@ -81,6 +83,29 @@ class Telling:
         for j, has in enumerate(words.steered):
             if not has:
                 self.note(f"{self.image(j)}: no object word is in its prompt; it is synchronous.")
+
+    def taken(self, words: PromptWords) -> None:
+        """The words into each image's parameters; and whether a pasted image's hold no more."""
+        plan, p = self.plan, self.p
+        first = getattr(p, "iteration", 0) * self.batch
+        plan.taken.add(first, words.by_image, is_hires(p), words.automatic)
+        if infotext.KEY in p.extra_generation_params:
+            taken, settings = plan.taken, plan.settings  # not the plan: it holds pictures
+            p.extra_generation_params[infotext.KEY] = ByImage(
+                taken.common(settings, range(first, first + self.batch)),
+                lambda j: taken.text(settings, j),
+            )
+        if not words.automatic or not plan.found or getattr(p, "_ad_inner", False):
+            return
+        expression, prompts = plan.settings.objects, written_prompts(p)
+        if not any(plan.found.holds(text, expression) for text in prompts):
+            if plan.found.told:
+                self.note("found: the prompt is not the pasted one; its objects are chosen anew.")
+        elif all(plan.found.of(text, expression) is None for text in prompts):
+            self.note(
+                "found: the pasted image does not tell which objects it took; what is chosen now "
+                "may differ."
+            )
 
     def mask_words(self, unmatched: Sequence[str]) -> None:
         """The words that masks were given need not be in the prompt; but it is said."""

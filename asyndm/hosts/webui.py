@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from asyndm.core.found import Found
 from asyndm.core.given import ObjectMask, has_transparency, read_masks
 from asyndm.core.given import read_mask as decode_mask
 from asyndm.core.history import Frame
 from asyndm.core.settings import CHOICES, RANGES, SAID, Settings, SettingsError
 from asyndm.core.words import listed, short
 from asyndm.hosts.infotext import NOTE_KEY
+from asyndm.hosts.taken import Taken
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS
 
 log = logging.getLogger("asyndm")
@@ -86,12 +88,16 @@ class Plan:
         painted: the masks painted or sent for mask source "given", none where nothing was.
         notes: one line each, for the user; every line once. Those of one batch go with it.
         shots: one a sampling run, where masks are to be shown.
+        found: what pasted parameters tell of the words their image took.
+        taken: the words that steered each image.
     """
 
     settings: Settings | None
     painted: tuple[ObjectMask, ...] = ()
     notes: list[str] = field(default_factory=list)
     shots: list[Shot] = field(default_factory=list)
+    found: Found = Found()
+    taken: Taken = field(default_factory=Taken)
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:
@@ -276,6 +282,14 @@ def read_arguments(
     painted, said = read_masks(mask, masks, settings)
     notes += said
     return settings, painted
+
+
+def found_in(arguments: Sequence[Any], mask_parts: int = 1) -> Found:
+    """What pasted parameters told, from the control that nobody sees: behind all settings."""
+    if arguments and isinstance(arguments[0], dict):
+        return Found()
+    place = len(POSITIONAL) + mask_parts + len(LATER)
+    return Found.from_text(arguments[place] if len(arguments) > place else "")
 
 
 def _check_names(values: Mapping[str, Any]) -> None:

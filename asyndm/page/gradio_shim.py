@@ -138,6 +138,11 @@ def quiet(listener: Any, **kwargs: Any) -> Any:
     return listener(**kwargs, queue=False, show_progress="hidden", api_name=False)
 
 
+def quiet_each_time(listener: Any, **kwargs: Any) -> Any:
+    """:func:`quiet`, and no event is dropped while another is under way (Gradio 4 would)."""
+    return quiet(listener, **kwargs, **({"trigger_mode": "multiple"} if GRADIO_4 else {}))
+
+
 def one_at_a_time(blocks: gr.Blocks) -> gr.Blocks:
     """Queue the page's events: one generation at a time, the others wait in line."""
     if GRADIO_4:

@@ -24,6 +24,7 @@ from asyndm.network.denoiser import GuidedDenoiser
 
 from .checker import Verdict, check, object_cells
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
+from .objects import capture_of, curvatures_of
 from .text import COUPLINGS, parse_prompt, tokenize
 
 METHODS = ("synchronous", "concave", "asyndm", "oracle")
@@ -264,7 +265,7 @@ class ScenePipeline:
         if method not in METHODS:
             raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
         objects = [objects_of(prompt, settings.objects) for prompt in prompts]
-        capture = self.capture(prompts, objects, request)
+        capture = capture_of(prompts, objects, request.coupling)
         fixed = method == "asyndm" and settings.mask_source == "fixed"
         calls = request.steps * (2 if fixed else 1)
         base = None
@@ -278,7 +279,7 @@ class ScenePipeline:
                 keep_maps=True,
                 report=report and (lambda step, _: report(step, calls)),
             ).maps
-        curvatures = self._curvatures(prompts, objects, settings)
+        curvatures = curvatures_of(prompts, objects, settings, request.coupling)
         source = self._source(method, settings, request, capture, base, curvatures)
         director = Director.from_settings(settings, self.parametrisation, source, record=record)
         average = MapAverage() if keep_maps else None
@@ -323,35 +324,6 @@ class ScenePipeline:
 
     def encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
         return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
-
-    def capture(
-        self, prompts: Sequence[str], objects: list[tuple[ObjectWord, ...]], request: Request
-    ) -> AttentionCapture:
-        """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""
-        columns = []
-        for prompt, words in zip(prompts, objects):
-            matched, _ = match_objects(words, tokenize(prompt, request.coupling))
-            columns.append([matched.get(word.text, []) for word in words])
-        most = max(map(len, columns))
-        return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
-
-    def _curvatures(
-        self,
-        prompts: Sequence[str],
-        objects: list[tuple[ObjectWord, ...]],
-        settings: Settings,
-    ) -> list[float]:
-        """One curvature for each object of the capture.
-
-        A batch of several prompts shares the general curvature; an object's own curvature
-        belongs to a single prompt (its batch repeats it).
-        """
-        if len(set(prompts)) == 1:
-            return [
-                settings.curvature if word.curvature is None else word.curvature
-                for word in objects[0]
-            ]
-        return [settings.curvature] * max(map(len, objects))
 
     def _source(
         self,

@@ -18,6 +18,7 @@ from asyndm.core.words import objects_of
 from asyndm.network import attach
 from asyndm.network.denoiser import GuidedDenoiser
 
+from .objects import capture_of
 from .pipeline import Request, ScenePipeline
 from .train import to_input
 
@@ -73,8 +74,8 @@ def repaint(
         source = GivenMasks(region, settings.curvature)
     else:
         objects = [objects_of(prompt, settings.objects) for prompt in prompts]
-        watching = pipeline.capture(prompts, objects, request)
-        ks = [settings.curvature] * max(map(len, objects))
+        watching = capture_of(prompts, objects, request.coupling)
+        ks = [settings.curvature] * len(watching.columns[0][0])
         source = DynamicMasks(watching, ks, threshold=settings.threshold)
     director = Director.from_settings(
         settings, pipeline.parametrisation, source, allowed=region, known=known

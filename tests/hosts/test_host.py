@@ -58,14 +58,14 @@ def test_almost_no_curvature_is_the_built_in_twin(host, traces, own, twin, kind)
     named = make(host, kind, sampler_name=own, **ticked(curvature=1e-9))
     assert apart(plain.images[0], tick.images[0]) <= 1
     assert apart(plain.images[0], named.images[0]) <= 1
-    assert tick.parameters["AsynDM"] == "curvature=1e-09"
+    assert tick.parameters["AsynDM"] == "curvature=1e-09; found=cat, dog"
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ticked_is_another_image_and_says_how(host, traces, kind):
     plain, made = make(host, kind), make(host, kind, **ticked(curvature=0.8))
     assert apart(plain.images[0], made.images[0]) > 8
-    assert made.parameters["AsynDM"] == "curvature=0.8"
+    assert made.parameters["AsynDM"] == "curvature=0.8; found=cat, dog"
     assert made.parameters["AsynDM version"] == asyndm.__version__
     assert "AsynDM note" not in made.parameters
     again = make(host, kind, **ticked(curvature=0.8))
@@ -88,7 +88,7 @@ def test_selecting_the_sampler_is_enough(host, traces):
     chosen = make(host, "txt2img", sampler_name="AsynDM")
     tick = make(host, "txt2img", **ticked())
     assert np.array_equal(chosen.images[0], tick.images[0])
-    assert chosen.parameters["AsynDM"] == "on"
+    assert chosen.parameters["AsynDM"] == "found=cat, dog"
     assert chosen.info["sampler_name"] == "AsynDM"
 
 

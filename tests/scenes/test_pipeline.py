@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from asyndm.core import masks
 from asyndm.core.parametrisation import VParametrisation
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.network.denoiser import GuidedDenoiser
@@ -243,3 +244,27 @@ def test_the_shipped_model_follows_prompts():
     pixels = shipped.model.decode_pixels(latents).numpy()
     right = [check(image, parse_prompt(p)).right for image, p in zip(pixels, prompts)]
     assert sum(right) >= 3
+
+
+TWICE = "a red circle above a blue circle"
+
+
+@pytest.mark.parametrize("mask_source", ["dynamic", "fixed"])
+def test_a_word_that_occurs_twice_is_the_union_of_one_mask_an_occurrence(
+    pipeline, monkeypatch, mask_source
+):
+    """As in the hosts: not the mask of an averaged map."""
+    read = []
+    steer = masks.steer
+
+    def watched(maps, *how):
+        read.append(maps)
+        return steer(maps, *how)
+
+    monkeypatch.setattr(masks, "steer", watched)
+    settings = Settings(enabled=True, objects="circle:0.7", mask_source=mask_source)
+    film = pipeline.generate(request(prompt=TWICE), settings, ("asyndm",)).film
+    first, second = read[0][0]  # one map an occurrence
+    assert not torch.equal(first, second)
+    union = masks.binary_masks(torch.stack([first, second])).any(0).numpy()
+    assert np.array_equal(film.masks[1], union)

@@ -245,6 +245,11 @@ def create_infotext(
         "Model": p.sd_model.sd_checkpoint_info.title, **p.extra_generation_params,
         "Version": "v1.10.1",
     }  # fmt: skip
+    for key, value in values.items():  # of each image; not in AUTOMATIC1111 1.9
+        if isinstance(value, list):
+            values[key] = value[index]
+        elif callable(value):
+            values[key] = value(**locals())
     line = ", ".join(f"{key}: {quote(value)}" for key, value in values.items() if value is not None)
     negative = p.all_negative_prompts[index]
     negative = f"\nNegative prompt: {negative}" if negative else ""
@@ -292,6 +297,7 @@ def _process(p: StableDiffusionProcessing) -> Processed:
         p.hook("post_sample", args)
         decoded = decode(args.samples)
         p.hook("postprocess_batch", images=decoded, batch_number=number)
+        p.prompts = p.all_prompts[mine]
         for index, image in enumerate(decoded):
             shown = PostprocessImageArgs(p.finished(to_picture(image)))
             p.hook("postprocess_image", shown)

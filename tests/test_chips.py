@@ -1,0 +1,177 @@
+"""Chips of a prompt's words: what the run will take, what is picked, and how a click is written."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
+
+from hypothesis import given  # noqa: E402
+from hypothesis import settings as effort  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+
+from asyndm.core.found import Found, mark  # noqa: E402
+from asyndm.core.words import find_tokens, objects_of  # noqa: E402
+from asyndm.page import chips  # noqa: E402
+
+PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
+
+
+def shown(prompt: str, objects: str = "", found: Found | None = None) -> dict[str, str]:
+    """What each chip is, by its text."""
+    made = chips.chips_of(prompt, objects, found)[0]
+    return {c.text: "picked" if c.names else "auto" if c.found else "" for c in made}
+
+
+def test_what_will_be_found_is_dashed_and_markup_stays_text():
+    assert shown(PROMPT) == {"red": "", "cat": "auto", "dog": "auto", "sofa": "auto"}
+    assert "<b>" not in chips.chips_html("a <b>cat</b> & <script>dog", "").replace("<button", "")
+
+
+def test_what_is_picked_is_solid_and_nothing_else_is_found():
+    assert shown(PROMPT, "cats:0.7") == {"red": "", "cat": "picked", "dog": "", "sofa": ""}
+    assert shown(PROMPT, "-dog") == {"red": "", "cat": "auto", "dog": "", "sofa": "auto"}
+    assert shown(PROMPT, "red cat，dog") == {"red cat": "picked", "dog": "picked", "sofa": ""}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects", "expected"),
+    [
+        ("a Teddy Bear and a bike", "", {"Teddy Bear": "auto", "bike": "auto"}),
+        ("a teddy bear and a bike", "teddy bear", {"teddy bear": "picked", "bike": ""}),
+        ("a teddy bear and a bike", "bike", {"teddy bear": "", "bike": "picked"}),
+        ("公園の猫と自転車", "自転車", {"自転車": "picked"}),
+        ("кот и собака", "кот", {"кот": "picked", "собака": ""}),
+        ("a cat and a cat", "", {"cat": "auto"}),
+        ("a cat <lora:dogs:1>", "", {"cat": "auto"}),
+        ("बिल्ली, कुत्ता", "बिल्ली", {"बिल्ली": "picked", "कुत्ता": ""}),
+    ],
+)
+def test_words_of_every_kind(prompt, objects, expected):
+    made = shown(prompt, objects)
+    assert {word: made.get(word) for word in expected} == expected, made
+
+
+def test_the_chips_of_the_choice_are_the_runs_own_words():
+    """By the run's functions, word for word, for prompts of every kind."""
+    for prompt in ("three women and a man", "hatsune miku, umbrella", "公園の猫と自転車", PROMPT):
+        taken = [word.text for word in objects_of(prompt, "")]
+        dashed = [word for word, kind in shown(prompt).items() if kind == "auto"]
+        assert len(dashed) == len(taken)
+        for word, text in zip(taken, dashed):
+            assert find_tokens(word, [f"{piece}</w>" for piece in text.split()])
+
+
+def test_a_pasted_images_words_are_shown_as_long_as_they_hold():
+    found = Found({mark(PROMPT, ""): ("sofa",)})
+    assert shown(PROMPT, "", found) == {"red": "", "cat": "", "dog": "", "sofa": "auto"}
+    assert chips.PASTED in chips.chips_html(PROMPT, "", found.to_text())
+    edited = chips.chips_html(PROMPT + " at night", "", found.to_text())
+    assert chips.EDITED in edited and edited.count("asyndm-auto") == 3
+    assert chips.PASTED not in chips.chips_html(PROMPT, "cat", found.to_text())
+
+
+def attributes(bar: str, word: str) -> dict[str, str]:
+    button = re.search(rf'<button[^>]*data-word="{word}"[^>]*>', bar).group()
+    return {name: html.unescape(value) for name, value in re.findall(r'([\w-]+)="([^"]*)"', button)}
+
+
+@pytest.mark.parametrize(
+    ("objects", "word", "after"),
+    [
+        ("cat", "cat", ""),
+        ("cat:0.7, dog", "cat", "dog"),
+        ("cat，dog:0,4", "cat", "dog:0.4"),
+        ("cats:0.7; dog, -sofa", "cat", "dog, -sofa"),
+        ("cat and dog", "dog", "cat"),
+        ("cat, cats", "cat", ""),
+    ],
+)
+def test_a_click_on_a_picked_chip_takes_it_out(objects, word, after):
+    found = attributes(chips.chips_html(PROMPT, objects), word)
+    assert found["aria-pressed"] == "true" and found["data-next"] == after
+
+
+def test_what_is_wrong_is_one_line_and_the_chips_stay():
+    bar = chips.chips_html(PROMPT, "cat:7")
+    assert bar.count("<button") == 4 and "curvature of" in bar and "asyndm-auto" not in bar
+    assert "Not in the prompt: unicorn." in chips.chips_html(PROMPT, "unicorn, cat")
+    assert "Not in the prompt" not in chips.chips_html(PROMPT, "")
+    assert chips.chips_html("cat " * 9, "x" * 30_000).count("<p") == 1
+
+
+def test_nothing_breaks_the_page(monkeypatch):
+    for values in ((None, None, None), (3, [], {}), ("a cat", "", "[1]"), ("", "", "{")):
+        assert chips.chips_html(*values).startswith('<div class="asyndm-chips"')
+    monkeypatch.setattr(chips, "plain_prompt", lambda text: 1 / 0)
+    assert chips.chips_html("a cat", "").count("<button") == 0
+
+
+@effort(max_examples=300, deadline=None)
+@given(st.text(max_size=80), st.text(max_size=30), st.text(max_size=10))
+def test_no_text_crashes(prompt, objects, found):
+    bar = chips.chips_html(prompt, objects, found)
+    assert bar.startswith("<div") and bar.count("<button") == bar.count("</button>")
+
+
+def test_a_long_prompt_is_capped():
+    prompt = ", ".join(f"w{number}thing cat{number}x" for number in range(3000))
+    bar = chips.chips_html(prompt, "")
+    assert 0 < bar.count("<button") <= chips.MOST_CHIPS and len(bar) < 60_000
+
+
+HARD = {
+    "digits behind a colon": lambda n: "cat :" + "1" * n,
+    "brackets": lambda n: "(" * n,
+    "closed brackets": lambda n: "cat" + ")" * n,
+    "networks": lambda n: "<a:" * (n // 3),
+    "spaces": lambda n: "cat" + " " * n + "dog",
+    "words": lambda n: " ".join(f"cat dog{i}" for i in range(n // 8)),
+    "one word": lambda n: "cat" * (n // 3),
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_the_work_grows_no_faster_than_the_prompt(monkeypatch, kind):
+    """Steps of Python, counted, for a prompt and one of twice its length."""
+    monkeypatch.setattr(chips, "LONGEST_PROMPT", 10**6)
+
+    def steps(prompt: str) -> int:
+        count = 0
+
+        def watch(frame, event, argument):
+            nonlocal count
+            count += 1
+            return watch
+
+        chips.chips_html("warm up", "")
+        sys.settrace(watch)
+        try:
+            chips.chips_html(prompt, "")
+        finally:
+            sys.settrace(None)
+        return count
+
+    assert steps(HARD[kind](4000)) < 2.5 * steps(HARD[kind](2000))
+
+
+def test_every_line_of_the_chips_is_translated():
+    for language in ("zh_CN", "ja_JP"):
+        path = Path(__file__).parents[1] / "localizations" / f"{language}.json"
+        words = json.loads(path.read_text("utf-8"))
+        assert {chips.GROUP, chips.PASTED, chips.EDITED} <= set(words)
+
+
+def test_no_selector_of_the_style_sheet_misses_what_is_drawn():
+    """Each class a chip's rule names is on the chip or above it, in that order."""
+    css = (Path(__file__).parents[1] / "style.css").read_text()
+    dashed = re.search(r"([^{}]*)\{[^}]*border-style: dashed", css).group(1).strip()
+    assert dashed.endswith('.asyndm-chips .asyndm-chip.asyndm-auto[aria-pressed="false"]')
+    bar = chips.chips_html(PROMPT, "")
+    assert 'class="asyndm-chip asyndm-auto" aria-pressed="false"' in bar
