@@ -49,12 +49,9 @@ class AsynDMScript(scripts.Script):
                 fields=WEBUI_FIELDS,
                 enabled=enabled,
                 hidden=("hires",) if is_img2img else ("lead",),
+                painted=lambda: self._painting(prefix),
                 prefix=prefix,
             )
-            with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
-                gr.Markdown(PAINTING)
-                self.paint_over = gr.Button("Paint over the last image", size="sm")
-                self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
         self.infotext_fields = [
             shims.PasteField(component, _pasted(name))
             for name, component in controls.components.items()
@@ -63,6 +60,16 @@ class AsynDMScript(scripts.Script):
         # An API client's list: these places never change, see POSITIONAL.
         first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
         return [*first, *self.mask, *later]
+
+    def _painting(self, prefix):
+        """The canvas, and what is said and done above it; shown while "painted" is chosen."""
+        with gr.Accordion(
+            "Mask for 'painted'", open=True, visible=False, elem_id=f"{prefix}_painting"
+        ) as place:
+            gr.Markdown(PAINTING)
+            self.paint_over = gr.Button("Paint over the last image", size="sm")
+            self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
+        return place
 
     def after_component(self, component, **kwargs):
         tab = "img2img" if self.is_img2img else "txt2img"
