@@ -168,7 +168,7 @@ def build_controls(
     fields: Sequence[str] = FIELDS,
     enabled: Any = None,
     hidden: Sequence[str] = (),
-    painted: Callable[[], Any] | None = None,
+    painted: Callable[[], None] | None = None,
     prefix: str = PREFIX,
 ) -> Controls:
     """The controls, laid out in the current block.
@@ -179,7 +179,7 @@ def build_controls(
         enabled: a component that already stands for "enabled", such as the WebUI's
             InputAccordion; None = a checkbox is made.
         hidden: settings whose control is there, at its default, but not shown.
-        painted: makes a block, shown while the mask is to be painted, and returns it.
+        painted: makes what is shown only while the mask is to be painted.
         prefix: of the element ids; the WebUI needs one a tab.
     """
     defaults = defaults or Settings()
@@ -217,7 +217,10 @@ def build_controls(
         for name in fields:  # a setting that is new and has no face yet is shown here
             if not FACES.get(name, Face("")).advanced:
                 place(name)
-        painting = painted() if painted is not None else None
+        if painted is not None:
+            # The style sheet hides it: that also holds where the choice is a user's own default.
+            with gr.Column(elem_classes="asyndm-painting"):
+                painted()
         with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
             for name in fields:
                 place(name)
@@ -225,14 +228,6 @@ def build_controls(
     shape = [controls.components["curve"], controls.components["curvature"]]
     for component in shape:
         quiet(component.change, fn=curve_svg, inputs=shape, outputs=plot)
-    if painting is not None:
-        source = controls.components["mask_source"]
-        quiet(
-            source.change,
-            fn=lambda name: gr.update(visible=name == "given", open=True),
-            inputs=source,
-            outputs=painting,
-        )
     # What the picture is of, and whether the box is ticked, stays the user's.
     quiet(
         preset.input,  # not change: it would fire again when a page is restored
