@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 from asyndm.core.schedule import advance_distance
 
 
@@ -18,7 +16,7 @@ def curve_points(curve: str, curvature: float, steps: int = 32) -> list[float]:
 
 def curve_svg(curve: str, curvature: float) -> str:
     """The plot of both clocks as inline SVG: light enough to follow a moving slider."""
-    left, top, width, height = 34, 14, 250, 105
+    left, top, width, height = 50, 14, 238, 105
     curvature = min(max(float(curvature or 0), 0.0), 1.0)
 
     def path(points: list[float]) -> str:
@@ -32,18 +30,18 @@ def curve_svg(curve: str, curvature: float) -> str:
     bottom, right = top + height, left + width
     return f"""
 <figure class="asyndm-plot" style="margin:0">
-<svg viewBox="0 0 300 140" role="img" aria-label="Noise left over the steps, {html.escape(curve)},
- k = {curvature:g}" style="width:100%;max-width:290px;display:block;color:inherit"
+<svg viewBox="0 0 300 140" role="img" style="width:100%;max-width:290px;display:block;color:inherit"
  font-family="system-ui, sans-serif" font-size="11" fill="currentColor">
+<title>Noise left over the steps</title>
 <path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity=".35"/>
 <polygon points="{area}" fill="#e07a3f" fill-opacity=".14"/>
 <polyline points="{path(background)}" fill="none" stroke="#2563eb" stroke-width="2"/>
 <polyline points="{path(objects)}" fill="none" stroke="#e07a3f" stroke-width="2.5"/>
-<text x="{left - 5}" y="{top + 4}" text-anchor="end" fill-opacity=".7">noise</text>
+<text x="{left - 5}" y="{top + 4}" text-anchor="end" fill-opacity=".7">noise left</text>
 <text x="{left - 5}" y="{bottom + 4}" text-anchor="end" fill-opacity=".7">0</text>
-<text x="{left}" y="{bottom + 15}" fill-opacity=".7">first step</text>
-<text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">last step</text>
-<g transform="translate({right - 104},{top + 8})">
-<path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">objects</text>
-<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">background</text></g>
+<text x="{left}" y="{bottom + 15}" fill-opacity=".7">the first step</text>
+<text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">the last step</text>
+<g transform="translate({right - 134},{top + 8})">
+<path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">noise of objects</text>
+<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">noise of background</text></g>
 </svg></figure>"""

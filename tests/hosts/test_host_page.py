@@ -174,11 +174,11 @@ def test_tick_pick_chips_generate_and_paste_back(page, url, browser):
     page.wait_for_function(
         "document.querySelectorAll('#txt2img_asyndm .asyndm-chip[aria-pressed=true]').length == 2"
     )
-    plot = page.locator("#txt2img_asyndm_plot svg").get_attribute("aria-label")
+    plot = page.locator("#txt2img_asyndm_plot polyline").last.get_attribute("points")
     page.locator("#txt2img_asyndm_preset label").filter(has_text="strong").click()
     page.wait_for_function(
-        "before => document.querySelector('#txt2img_asyndm_plot svg')"
-        ".getAttribute('aria-label') !== before",
+        "before => [...document.querySelectorAll('#txt2img_asyndm_plot polyline')].pop()"
+        ".getAttribute('points') !== before",
         arg=plot,
     )
     page.get_by_label("Show masks").first.check()
