@@ -43,5 +43,6 @@ def curve_svg(curve: str, curvature: float) -> str:
 <text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">the last step</text>
 <g transform="translate({right - 134},{top + 8})">
 <path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">noise of objects</text>
-<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">noise of background</text></g>
+<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">noise of background</text>
+</g>
 </svg></figure>"""

@@ -137,9 +137,9 @@ def test_the_accordion_is_low(served, chromium, tab, language):
     localise(page, language)
     assert page.locator(f"#{tab}_asyndm").bounding_box()["height"] <= 500
     for name in ("objects", "curvature", "plot", "mask_source", "show_masks"):
-        assert page.locator(f"#{tab}_asyndm_{name}").is_visible()
+        assert page.locator(f"#{tab}_asyndm_{name}").first.is_visible()
     for name in ("curve", "threshold", "soft", "save_masks", "painting"):
-        assert not page.locator(f"#{tab}_asyndm_{name}").is_visible()
+        assert not page.locator(f"#{tab}_asyndm_{name}").first.is_visible()
     assert not page.faults
     page.close()
 
