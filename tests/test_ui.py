@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +121,18 @@ def test_a_loaded_mask_keeps_its_size_and_transparent_is_background():
     picture.putpixel((1, 2), (255, 255, 255, 255))
     mask = shim.painted(picture)
     assert mask.shape == (4, 6) and mask.sum() == 1 and mask[2, 1]
+
+
+def test_hosts_and_studio_have_the_same_style():
+    """A host reads style.css beside its scripts, the studio what is in the package."""
+    root = Path(__file__).parents[1]
+    ours = (root / "asyndm" / "page" / "accordion.css").read_text("utf-8")
+    assert ours.strip() in (root / "style.css").read_text("utf-8")
+    rules = re.sub(r"/\*.*?\*/", "", ours, flags=re.DOTALL)
+    for selectors in re.findall(r"([^{}]+)\{", rules):  # the host's own controls are not touched
+        assert all("asyndm" in one for one in selectors.split(",")), selectors
+
+
+def test_what_stands_under_the_tick_and_what_under_more():
+    first = [name for name in ui.WEBUI_FIELDS if not ui.FACES[name].advanced]
+    assert sorted(first) == sorted(["enabled", "objects", "curvature", "mask_source", "show_masks"])
