@@ -20,7 +20,7 @@ HOST = detect.find_host()
 if HOST.samplers is not None:
     from modules.ui_components import InputAccordion
 
-    from asyndm.hosts import shims
+    from asyndm.hosts import saving, shims
     from asyndm.hosts.hosted import on_cfg_denoiser
 
 PAINTING = (
@@ -53,16 +53,9 @@ class AsynDMScript(scripts.Script):
                 fields=WEBUI_FIELDS,
                 enabled=enabled,
                 hidden=("hires",) if is_img2img else ("lead",),
+                painted=lambda: self._painting(prefix),
                 prefix=prefix,
             )
-            with gr.Accordion("Mask for 'painted'", open=False, elem_id=f"{prefix}_painting"):
-                gr.Markdown(PAINTING)
-                self.paint_over = gr.Button(
-                    "Paint over the last image",
-                    size="sm",
-                    visible=shims.image_from_url_text is not None,
-                )
-                self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
         self.infotext_fields = [
             shims.PasteField(component, _pasted(name))
             for name, component in controls.components.items()
@@ -75,6 +68,17 @@ class AsynDMScript(scripts.Script):
         # An API client's list: these places never change, see POSITIONAL.
         first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
         return [*first, *self.mask, *later, self.found]
+
+    def _painting(self, prefix):
+        """The canvas, and what is said and done above it; shown while "painted" is chosen."""
+        with gr.Accordion("Mask for 'painted'", open=True, elem_id=f"{prefix}_painting"):
+            gr.Markdown(PAINTING)
+            self.paint_over = gr.Button(
+                "Paint over the last image",
+                size="sm",
+                visible=shims.image_from_url_text is not None,
+            )
+            self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
 
     def after_component(self, component, **kwargs):
         tab = "img2img" if self.is_img2img else "txt2img"
@@ -138,24 +142,23 @@ class AsynDMScript(scripts.Script):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)
         if plan is None or not plan.on:
             return
-        for index, picture, suffix in preview.gallery(
-            plan.shots, processed.images, p.batch_size, processed.index_of_first_image
-        ):
-            if plan.settings.show_masks and suffix != preview.MASK:
+        made, first = list(processed.images), processed.index_of_first_image
+        for index, picture, suffix in preview.gallery(plan.shots, made, p.batch_size, first):
+            if plan.settings.show_masks and not preview.is_plain_mask(suffix):
                 processed.images.append(picture)
                 processed.infotexts.append(processed.infotext(p, index))
             if plan.settings.save_masks:
-                shims.save_image(
-                    picture,
-                    p.outpath_samples,
-                    "",
-                    processed.all_seeds[index],
-                    processed.all_prompts[index],
-                    "png",
-                    info=processed.infotext(p, index),
-                    p=p,
-                    suffix=suffix,
-                )
+                with saving.as_image(p, index):
+                    shims.save_image(
+                        picture,
+                        basename="",
+                        seed=processed.all_seeds[index],
+                        prompt=processed.all_prompts[index],
+                        extension="png",
+                        info=processed.infotext(p, index),
+                        p=p,
+                        **saving.place_of(made[first + index], p, suffix),
+                    )
         p.extra_generation_params.update(plan.taken.answer())  # for API clients; texts are written
 
 

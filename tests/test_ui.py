@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from PIL import Image  # noqa: E402
 from asyndm.core.settings import CURVES, Settings, SettingsError  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
 from asyndm.page import gradio_shim as shim  # noqa: E402
+from asyndm.page import plot  # noqa: E402
 
 
 @pytest.fixture
@@ -81,17 +83,17 @@ def test_sliders_stay_within_what_the_settings_allow():
 
 @given(st.sampled_from(CURVES), st.floats(0, 1))
 def test_the_plotted_curve_falls_from_all_noise_to_none_and_never_leads(curve, k):
-    points = ui.curve_points(curve, k)
+    points = plot.curve_points(curve, k)
     assert points[0] == 1 and points[-1] == pytest.approx(0, abs=1e-9)
     assert all(a >= b - 1e-9 for a, b in zip(points, points[1:], strict=False))
-    line = ui.curve_points("linear", 0)
+    line = plot.curve_points("linear", 0)
     assert all(a >= b - 1e-9 for a, b in zip(points, line, strict=True))
 
 
 def test_the_plot_is_svg_that_moves_with_the_sliders():
-    assert "<svg" in ui.curve_svg("quadratic", 0.5)
-    assert ui.curve_svg("quadratic", 0.5) != ui.curve_svg("quadratic", 0.6)
-    assert "nan" not in ui.curve_svg("quadratic", None).lower()  # an emptied number field
+    assert "<svg" in plot.curve_svg("quadratic", 0.5)
+    assert plot.curve_svg("quadratic", 0.5) != plot.curve_svg("quadratic", 0.6)
+    assert "nan" not in plot.curve_svg("quadratic", None).lower()  # an emptied number field
 
 
 def test_token_chips_mark_objects_and_name_missing_ones():
@@ -119,3 +121,18 @@ def test_a_loaded_mask_keeps_its_size_and_transparent_is_background():
     picture.putpixel((1, 2), (255, 255, 255, 255))
     mask = shim.painted(picture)
     assert mask.shape == (4, 6) and mask.sum() == 1 and mask[2, 1]
+
+
+def test_hosts_and_studio_have_the_same_style():
+    """A host reads style.css beside its scripts, the studio what is in the package."""
+    root = Path(__file__).parents[1]
+    ours = (root / "asyndm" / "page" / "accordion.css").read_text("utf-8")
+    assert ours.strip() in (root / "style.css").read_text("utf-8")
+    rules = re.sub(r"/\*.*?\*/", "", ours, flags=re.DOTALL)
+    for selectors in re.findall(r"([^{}]+)\{", rules):  # the host's own controls are not touched
+        assert all("asyndm" in one for one in selectors.split(",")), selectors
+
+
+def test_what_stands_under_the_tick_and_what_under_more():
+    first = [name for name in ui.WEBUI_FIELDS if not ui.FACES[name].advanced]
+    assert sorted(first) == sorted(["enabled", "objects", "curvature", "mask_source", "show_masks"])

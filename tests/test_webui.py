@@ -27,6 +27,7 @@ from asyndm.core.given import mask_cells  # noqa: E402
 from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.page import controls as ui  # noqa: E402
+from asyndm.page import plot  # noqa: E402
 
 # Names, labels and aliases of the host's schedules: a sampler's name must not end in one.
 SCHEDULES = """Automatic Uniform Karras Exponential Polyexponential Optimal Steps Simple Normal
@@ -224,7 +225,7 @@ def test_everything_a_user_reads_is_translated(language):
     assert all(text in script for text in ("Mask for 'painted'", "Paint over the last image"))
     shown |= {
         *CHOICES["curve"],
-        *re.findall(r"<text[^>]*>([^<]+)</text>", ui.curve_svg("linear", 0)),
+        *re.findall(r"<text[^>]*>([^<]+)</text>", plot.curve_svg("linear", 0)),
     }
     painting = ast.parse(script)
     shown |= {

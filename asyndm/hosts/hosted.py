@@ -30,6 +30,7 @@ from asyndm.hosts import webui
 from asyndm.hosts.noise import rewound
 from asyndm.hosts.painted import curvatures_of, given_masks
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
+from asyndm.hosts.reel import Reel
 from asyndm.hosts.steps import PatientMasks, StepWatch
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
@@ -225,13 +226,14 @@ class HostRun(ABC):
             director = self._director(source)
             self.call = director.call
             self.reads = isinstance(source, PatientMasks)
+            reel = Reel(len(job.sigmas) - 1 if director.record else 0)
             self._attach()  # a network that cannot be steered is known before the first call
             image = sample_asyndm(
                 self._denoise,
                 job.x,
                 job.sigmas,
                 job.extra_args,
-                job.callback,
+                reel.watching(job.callback),
                 job.disable,
                 director=director,
                 rule=job.rule,
@@ -253,6 +255,7 @@ class HostRun(ABC):
                     is_hires(self.p),
                     ", ".join(matched) or "painted",
                     director.history.frames(),
+                    reel.guesses(),
                 )
             )
         return image

@@ -10,7 +10,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from modules import prompt_parser, script_callbacks, sd_samplers, shared
+from torch import Tensor
 
 from asyndm.hosts import asked
 
@@ -89,3 +91,15 @@ def running_script(p: Any) -> str:
     if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
         return ""
     return str(scripts[chosen - 1].title())
+
+
+def cheap_pictures(latents: Tensor) -> np.ndarray:
+    """Latents [B, C, h, w] as the host's cheap live preview shows them: uint8 [B, h, w, 3].
+
+    Raises:
+        Exception: whatever a host says that has no such preview for the loaded model.
+    """
+    from modules import sd_vae_approx
+
+    pictures = sd_vae_approx.cheap_approximation(latents) * 0.5 + 0.5
+    return np.uint8(255 * pictures.clamp(0, 1).movedim(1, -1).cpu().numpy())

@@ -77,6 +77,7 @@ class Shot:
     hires: bool
     objects: str  # what was matched, in words
     frames: list[Frame]
+    guesses: dict[int, np.ndarray] = field(default_factory=dict)  # by step, uint8 [B, h, w, 3]
 
 
 @dataclass

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from asyndm.core.schedule import advance_distance
 from asyndm.core.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
 from asyndm.page.gradio_shim import quiet
+from asyndm.page.plot import curve_svg
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id
@@ -40,9 +40,14 @@ FACES = {
         "Empty = found in the prompt. A number from 0 to 1 gives an object its own curvature.",
         placeholder="auto, or e.g. shark:0.7, bike",
     ),
-    "curve": Face("Curve of the objects"),
+    "curve": Face("Curve of the objects", advanced=True),
     "curvature": Face("Curvature k", "How far objects lag; 0 = synchronous.", span=(0, 1, 0.05)),
-    "threshold": Face("Mask threshold", "Object = attention above this x mean.", span=(0, 3, 0.05)),
+    "threshold": Face(
+        "Mask threshold",
+        "Object = attention above this x mean.",
+        span=(0, 3, 0.05),
+        advanced=True,
+    ),
     "mask_source": Face(
         "Mask",
         "Dynamic: read at every step. Fixed: from a first synchronous pass, takes twice as long.",
@@ -76,6 +81,7 @@ FACES = {
         "Context lead",
         "Inpainting: how far the kept region runs ahead; 1 = clean from the start.",
         span=(0, 1, 0.05),
+        advanced=True,
     ),
     "hires": Face("Hires pass too", advanced=True),
     "show_masks": Face("Show masks", "Heat maps and the film of timesteps join the gallery."),
@@ -162,6 +168,7 @@ def build_controls(
     fields: Sequence[str] = FIELDS,
     enabled: Any = None,
     hidden: Sequence[str] = (),
+    painted: Callable[[], None] | None = None,
     prefix: str = PREFIX,
 ) -> Controls:
     """The controls, laid out in the current block.
@@ -172,6 +179,7 @@ def build_controls(
         enabled: a component that already stands for "enabled", such as the WebUI's
             InputAccordion; None = a checkbox is made.
         hidden: settings whose control is there, at its default, but not shown.
+        painted: makes what is shown only while the mask is to be painted.
         prefix: of the element ids; the WebUI needs one a tab.
     """
     defaults = defaults or Settings()
@@ -183,27 +191,39 @@ def build_controls(
                 name, getattr(defaults, name), prefix, visible=name not in hidden
             )
 
-    place("enabled")
     kept = ("enabled", "objects", "show_masks", "save_masks")
     changed = [name for name in fields if name not in kept]
     chosen = preset_of(values_of(defaults, changed), changed)
-    preset = gr.Radio(list(PRESETS), value=chosen, label="Preset", elem_id=f"{prefix}_preset")
-    place("objects")
-    tokens = gr.HTML(elem_id=f"{prefix}_tokens")
-    place("curve")
-    with gr.Row():
-        with gr.Column(min_width=200):
-            for name in ("curvature", "threshold"):
+    with gr.Column(elem_classes="asyndm-face"):
+        place("enabled")
+        preset = gr.Radio(
+            list(PRESETS),
+            value=chosen,
+            label="Preset",
+            elem_id=f"{prefix}_preset",
+            elem_classes=["asyndm-box", "asyndm-choice", "asyndm-row"],
+        )
+        place("objects")
+        tokens = gr.HTML(elem_id=f"{prefix}_tokens")
+        with gr.Row(elem_classes="asyndm-strength"):
+            with gr.Column(min_width=200):
+                place("curvature")
+                place("show_masks")
+            with gr.Column(min_width=200):
+                plot = gr.HTML(
+                    curve_svg(defaults.curve, defaults.curvature), elem_id=f"{prefix}_plot"
+                )
+        place("mask_source")
+        for name in fields:  # a setting that is new and has no face yet is shown here
+            if not FACES.get(name, Face("")).advanced:
                 place(name)
-        with gr.Column(min_width=200):
-            plot = gr.HTML(curve_svg(defaults.curve, defaults.curvature), elem_id=f"{prefix}_plot")
-    place("mask_source")
-    for name in fields:  # a setting that is new and has no face yet is shown here
-        if not FACES.get(name, Face("")).advanced:
-            place(name)
-    with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
-        for name in fields:
-            place(name)
+        if painted is not None:
+            # The style sheet hides it: that also holds where the choice is a user's own default.
+            with gr.Column(elem_classes="asyndm-painting"):
+                painted()
+        with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
+            for name in fields:
+                place(name)
     controls = Controls({name: made[name] for name in fields}, tokens, plot)
     shape = [controls.components["curve"], controls.components["curvature"]]
     for component in shape:
@@ -249,62 +269,24 @@ def _component(name: str, value: Any, prefix: str, visible: bool = True) -> Any:
     """The control of one setting, by its face, else by its type."""
     face = FACES.get(name) or Face(name.replace("_", " ").capitalize())
     common = {"label": face.label, "elem_id": f"{prefix}_{name}", "visible": visible}
+    common["elem_classes"] = ["asyndm-box"]
     if face.info:
         common["info"] = face.info
     if isinstance(value, bool):
+        common["elem_classes"] += ["asyndm-check"]
         return gr.Checkbox(value, **common)
     if name in CHOICES:
         labels = face.choices or {}
+        common["elem_classes"] += ["asyndm-choice", *(["asyndm-row"] * (not face.advanced))]
         pairs = [(labels.get(choice, choice), choice) for choice in CHOICES[name]]
         return gr.Radio(pairs, value=value, **common)
     if face.span:
         low, high, step = face.span
+        common["elem_classes"] += ["asyndm-slider"]
         return gr.Slider(low, high, value, step=step, **common)
     if isinstance(value, float):
         return gr.Number(value, **common)
     return gr.Textbox(value, placeholder=face.placeholder, max_lines=1, **common)
-
-
-def curve_points(curve: str, curvature: float, steps: int = 32) -> list[float]:
-    """Noise left (1 to 0) of a pixel that is an object at every step, by step 0 ... steps."""
-    distance, points = float(steps), [1.0]
-    for left in range(steps, 0, -1):
-        distance = advance_distance(distance, left, steps, curvature, curve)
-        points.append(float(distance) / steps)
-    return points
-
-
-def curve_svg(curve: str, curvature: float) -> str:
-    """The plot of both clocks as inline SVG: light enough to follow a moving slider."""
-    left, top, width, height = 34, 14, 250, 150
-    curvature = min(max(float(curvature or 0), 0.0), 1.0)
-
-    def path(points: list[float]) -> str:
-        step = width / (len(points) - 1)
-        return " ".join(
-            f"{left + i * step:.1f},{top + (1 - y) * height:.1f}" for i, y in enumerate(points)
-        )
-
-    objects, background = curve_points(curve, curvature), curve_points("linear", 0)
-    area = path(objects) + " " + " ".join(reversed(path(background).split()))
-    bottom, right = top + height, left + width
-    return f"""
-<figure class="asyndm-plot" style="margin:0">
-<svg viewBox="0 0 300 200" role="img" aria-label="Noise left over the steps, {html.escape(curve)},
- k = {curvature:g}" style="width:100%;max-width:340px;display:block;color:inherit"
- font-family="system-ui, sans-serif" font-size="11" fill="currentColor">
-<path d="M{left} {top}V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity=".35"/>
-<polygon points="{area}" fill="#e07a3f" fill-opacity=".14"/>
-<polyline points="{path(background)}" fill="none" stroke="#2563eb" stroke-width="2"/>
-<polyline points="{path(objects)}" fill="none" stroke="#e07a3f" stroke-width="2.5"/>
-<text x="{left - 5}" y="{top + 4}" text-anchor="end" fill-opacity=".7">noise</text>
-<text x="{left - 5}" y="{bottom + 4}" text-anchor="end" fill-opacity=".7">0</text>
-<text x="{left}" y="{bottom + 15}" fill-opacity=".7">first step</text>
-<text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">last step</text>
-<g transform="translate({right - 104},{top + 8})">
-<path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">objects</text>
-<path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">background</text></g>
-</svg></figure>"""
 
 
 def tokens_html(

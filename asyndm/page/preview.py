@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -14,9 +14,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from asyndm.page.palettes import colours
 
-_INK, _FAINT, _PAPER = "#2d3440", "#7a828e", "#ffffff"
-_HEAT = "#ff7a1a"
-MASK = "-asyndm-mask"  # the plain mask's file
+# Title, note, ground. On a WebUI's page the dark one: its theme is each browser's own, and a film
+# that is saved is looked at in either, where dark is easy on the eye.
+_LIGHT = ("#2d3440", "#7a828e", "#ffffff")
+_DARK = ("#e6e9ee", "#a2abb8", "#1b1f27")
+_HEAT, _DIM = "#ff7a1a", "#20242c"
+# Ends of the files' names.
+HEAT, FILM, MASK = "", "-film", "-mask"
 _GAP, _LABELS, _HEADER, _RIGHT = 8, 205, 38, 40
 
 
@@ -25,7 +29,7 @@ class Film(Protocol):
 
     masks: Sequence[np.ndarray]  # [gh, gw], 0 to 1
     timesteps: Sequence[np.ndarray]  # [H, W], model timesteps
-    previews: Sequence[Image.Image]
+    previews: Sequence[Image.Image] | Mapping[int, Image.Image]  # a mapping: by step, some lack
 
 
 def enlarge(image: Image.Image, size: int = 384) -> Image.Image:
@@ -41,11 +45,15 @@ def chosen_steps(count: int, most: int = 8) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
 
 
-def film_strip(film: Film, cell: int = 128) -> Image.Image:
+def film_strip(film: Film, cell: int = 128, dark: bool = False) -> Image.Image:
     """One picture: a column a step; rows: denoised preview, object mask, timestep, lag.
 
     The lag is how many timesteps a pixel is behind the cleanest pixel of its step; it has a scale
-    of its own, since it is small beside the timesteps themselves.
+    of its own, since it is small beside the timesteps themselves. Its words are English.
+
+    Args:
+        cell: width of one picture.
+        dark: light words on a dark ground.
 
     Raises:
         ValueError: the film holds no step.
@@ -70,21 +78,21 @@ def film_strip(film: Film, cell: int = 128) -> Image.Image:
         ),
     ]
     if film.previews:
-        last = len(film.previews) - 1
-        shown = [film.previews[min(i, last)].convert("RGB") for i in steps]
+        shown = [_nearest(film.previews, i).convert("RGB") for i in steps]
         rows.insert(0, ("picture so far", "denoised guess", shown))
     height, width = np.shape(film.timesteps[0])
     high = max(1, round(cell * height / width))
     width = _LABELS + len(steps) * (cell + _GAP) + _RIGHT  # room for the page's button
-    strip = Image.new("RGB", (width, _HEADER + len(rows) * (high + _GAP)), _PAPER)
+    ink, faint, ground = _DARK if dark else _LIGHT
+    strip = Image.new("RGB", (width, _HEADER + len(rows) * (high + _GAP)), ground)
     draw = ImageDraw.Draw(strip)
     for column, step in enumerate(steps):
         middle = _LABELS + column * (cell + _GAP) + cell // 2
-        draw.text((middle, 8), f"step {step + 1}", _FAINT, _font(18), anchor="ma")
+        draw.text((middle, 8), f"step {step + 1}", faint, _font(18), anchor="ma")
     for row, (title, note, images) in enumerate(rows):
         top = _HEADER + row * (high + _GAP)
-        draw.text((4, top + high // 2 - 24), title, _INK, _font(21))
-        draw.text((4, top + high // 2 + 4), note, _FAINT, _font(16))
+        draw.text((4, top + high // 2 - 24), title, ink, _font(21))
+        draw.text((4, top + high // 2 + 4), note, faint, _font(16))
         for column, image in enumerate(images):
             sampling = Image.LANCZOS if title == "picture so far" else Image.NEAREST
             strip.paste(
@@ -93,13 +101,55 @@ def film_strip(film: Film, cell: int = 128) -> Image.Image:
     return strip
 
 
-def heat_map(image: Image.Image, values: np.ndarray) -> Image.Image:
-    """The image with ``values`` [gh, gw] within 0 and 1 laid over it: nothing at 0, orange at 1."""
+def _nearest(previews: Sequence[Image.Image] | Mapping[int, Image.Image], step: int) -> Image.Image:
+    known = previews if isinstance(previews, Mapping) else range(len(previews))
+    return previews[min(known, key=lambda each: abs(each - step))]
+
+
+def heat_map(image: Image.Image, values: np.ndarray, words: str = "") -> Image.Image:
+    """The image with ``values`` [gh, gw] within 0 and 1 laid over it: nothing at 0, orange at 1.
+
+    Below it is a legend, which names ``words``, the objects.
+    """
     base = image.convert("RGB")
     cover = np.clip(np.asarray(values, float), 0, 1)
     alpha = Image.fromarray(np.uint8(170 * cover)).resize(base.size, Image.BILINEAR)
-    dimmed = Image.blend(base, Image.new("RGB", base.size, "#20242c"), 0.35)
-    return Image.composite(Image.new("RGB", base.size, _HEAT), dimmed, alpha)
+    dimmed = Image.blend(base, Image.new("RGB", base.size, _DIM), 0.35)
+    covered = Image.composite(Image.new("RGB", base.size, _HEAT), dimmed, alpha)
+    legend = _legend(base.width, words)
+    whole = Image.new("RGB", (base.width, base.height + legend.height))
+    whole.paste(covered, (0, 0))
+    whole.paste(legend, (0, base.height))
+    return whole
+
+
+def _legend(width: int, words: str) -> Image.Image:
+    """``0 [scale] 1 object: cat``, as wide as the picture above it."""
+    size = min(max(width // 36, 10), 28)
+    font, pad, (ink, faint, ground) = _font(size), size // 2, _DARK
+    legend = Image.new("RGB", (width, 2 * size), ground)
+    draw, middle = ImageDraw.Draw(legend), size
+    # The font has Latin letters only; what it lacks is in the image's parameters.
+    known = words if all(ord(letter) < 0x250 for letter in words) else ""
+    scale = max(width // 4, 16)
+    left = pad + round(draw.textlength("0", font)) + pad
+    ramp = Image.fromarray(np.uint8(np.linspace(0, 255, scale))[None]).resize((scale, size))
+    bar = Image.composite(
+        Image.new("RGB", ramp.size, _HEAT), Image.new("RGB", ramp.size, _DIM), ramp
+    )
+    draw.text((pad, middle), "0", ink, font, anchor="lm")
+    legend.paste(bar, (left, middle - size // 2))
+    draw.rectangle((left, middle - size // 2, left + scale, middle + size // 2), outline=faint)
+    left += scale + pad
+    room = width - left - pad
+    texts = [f"1  object: {known}", f"1  {known}"] if known else ["1  object", "1"]
+    text = next((t for t in texts if draw.textlength(t, font) <= room), texts[-1])
+    if draw.textlength(text, font) > room:
+        while len(text) > 1 and draw.textlength(text + "...", font) > room:
+            text = text[:-1]
+        text += "..."
+    draw.text((left, middle), text, ink, font, anchor="lm")
+    return legend
 
 
 @dataclass(frozen=True)
@@ -108,7 +158,7 @@ class Steps:
 
     masks: list[np.ndarray]
     timesteps: list[np.ndarray]
-    previews: tuple[Image.Image, ...] = ()
+    previews: Mapping[int, Image.Image]
 
 
 def gallery(
@@ -127,16 +177,25 @@ def gallery(
         interrupt) has none.
     """
     for shot in shots:
+        start = f"-asyndm{'-hires' if shot.hires else ''}"
         for j in range(shot.frames[0].mask.shape[0] if shot.frames else 0):
             number = shot.iteration * batch + j
             if first + number >= len(images):
                 continue
-            masks = [frame.mask[j].numpy() for frame in shot.frames]
-            timesteps = [frame.timestep[j].numpy() for frame in shot.frames]
             image = images[first + number]
-            yield number, heat_map(image, mean_mask(shot.frames, j)), "-asyndm"
-            yield number, film_strip(Steps(masks, timesteps)), "-asyndm"
-            yield number, mask_picture(shot.frames, j, image.size), MASK
+            yield number, heat_map(image, mean_mask(shot.frames, j), shot.objects), start + HEAT
+            film = Steps(
+                [frame.mask[j].numpy() for frame in shot.frames],
+                [frame.timestep[j].numpy() for frame in shot.frames],
+                {step: Image.fromarray(guess[j]) for step, guess in shot.guesses.items()},
+            )
+            yield number, film_strip(film, dark=True), start + FILM
+            yield number, mask_picture(shot.frames, j, image.size), start + MASK
+
+
+def is_plain_mask(suffix: str) -> bool:
+    """Whether this end of a file's name, of :func:`gallery`, is that of a plain mask."""
+    return suffix.endswith(MASK)
 
 
 def mean_mask(frames: Sequence[Any], image: int) -> np.ndarray:

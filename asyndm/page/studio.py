@@ -191,7 +191,7 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
     with gr.Blocks(
         title="AsynDM studio",
         theme=plain,
-        css=CSS + resources.files("asyndm.page").joinpath("studio.css").read_text("utf-8"),
+        css=CSS + "".join(map(_style, ("accordion.css", "studio.css"))),
         analytics_enabled=False,
     ) as page:
         gr.HTML(
@@ -250,6 +250,10 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
                 outputs=controls.tokens,
             )
     return shim.one_at_a_time(page)
+
+
+def _style(name: str) -> str:
+    return resources.files("asyndm.page").joinpath(name).read_text("utf-8")
 
 
 def _build_form() -> tuple[dict[str, Any], gr.Button, gr.Button]:

@@ -211,6 +211,7 @@ def test_the_curve_follows_the_slider(page):
     page.keyboard.press("Tab")
     expect(plot).not_to_have_attribute("points", before)
     before = plot.get_attribute("points")
+    page.locator("#asyndm_more .label-wrap").first.click()
     page.locator("#asyndm_curve label", has_text="exponential").click()
     expect(plot).not_to_have_attribute("points", before)
 

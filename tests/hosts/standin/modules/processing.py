@@ -14,6 +14,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from modules import prompt_parser, sd_samplers, shared
+from modules.images import save_image
 from modules.infotext_utils import quote
 from modules.scripts import MaskBlendArgs, PostprocessImageArgs, PostSampleArgs
 from modules.sd_samplers_common import ImageRNG, decode, to_picture
@@ -300,9 +301,14 @@ def _process(p: StableDiffusionProcessing) -> Processed:
         p.prompts = p.all_prompts[mine]
         for index, image in enumerate(decoded):
             shown = PostprocessImageArgs(p.finished(to_picture(image)))
+            p.batch_index = index
             p.hook("postprocess_image", shown)
             images.append(shown.image)
             infotexts.append(create_infotext(p, p.prompts, p.seeds, index=index))
+            if not p.do_not_save_samples:
+                save_image(
+                    shown.image, p.outpath_samples, "", p.seeds[index], info=infotexts[-1], p=p
+                )
     processed = Processed(p, images, infotexts)
     p.hook("postprocess", processed)
     return processed
