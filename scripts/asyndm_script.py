@@ -56,10 +56,11 @@ class AsynDMScript(scripts.Script):
                 self.paint_over = gr.Button("Paint over the last image", size="sm")
                 self.mask = mask_canvas("Mask", f"{prefix}_mask", shims.painting_canvas())
         self.infotext_fields = [
-            shims.PasteField(component, _pasted(name))
+            shims.PasteField(component, infotext.Pasted(name))
             for name, component in controls.components.items()
         ]
-        self.paste_field_names = [infotext.KEY]
+        # Send to img2img carries them; what is pasted from an image comes by its parameters.
+        self.paste_field_names = [str(target) for _, target in self.infotext_fields]
         # An API client's list: these places never change, see POSITIONAL.
         first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
         return [*first, *self.mask, *later]
@@ -141,11 +142,6 @@ class AsynDMScript(scripts.Script):
 def _picture(gallery):
     """The chosen picture of the gallery, through the host's own check of what it may read."""
     return image_from_url_text(gallery) if gallery else None
-
-
-def _pasted(name):
-    """The value of one control for pasted image parameters."""
-    return lambda parameters: getattr(infotext.pasted(parameters), name)
 
 
 def _add_axes():

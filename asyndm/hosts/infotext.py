@@ -106,6 +106,26 @@ def pasted(parameters: Mapping[str, Any]) -> Settings:
     return settings
 
 
+class Pasted(str):
+    """What fills one control: by name where a host sends it to another tab, else by parameters.
+
+    Hosts take a text for a name, and call what can be called with the parsed parameters of an
+    image; this is both. Their *Send to img2img* copies the controls whose names are in the
+    script's ``paste_field_names``.
+
+    Args:
+        name: of the setting.
+    """
+
+    def __new__(cls, name: str) -> Pasted:
+        made = super().__new__(cls, f"{KEY} {name}")
+        made.setting = name
+        return made
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Any:
+        return getattr(pasted(parameters), self.setting)
+
+
 def unread_of(settings: Settings) -> str:
     """One line about what could not be read when these settings were pasted, "" for nothing.
 
