@@ -9,6 +9,7 @@ import gradio as gr
 from modules import images, script_callbacks, scripts
 
 import asyndm
+from asyndm.core.presets import USER
 from asyndm.hosts import detect, infotext, webui, xyz
 from asyndm.page import preview
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
@@ -22,6 +23,8 @@ if HOST.samplers is not None:
 
     from asyndm.hosts import shims
     from asyndm.hosts.hosted import on_cfg_denoiser
+
+    USER.folder, USER.frozen = shims.presets_place()
 
 PAINTING = (
     "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "

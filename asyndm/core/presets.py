@@ -63,6 +63,37 @@ class Presets:
             settings = _read(path)
         return {field: getattr(settings, field) for field in FIELDS}
 
+    def behind(
+        self, values: dict[str, Any], axes: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(what a preset that is sent sets, axes with the values of a preset that is on one).
+
+        Whatever is set by itself counts more than a preset: beside one that is sent what was
+        sent, beside one on an axis the other axes.
+
+        Args:
+            values: sent by API; "preset" is taken out.
+            axes: what an X/Y/Z cell changes.
+
+        Raises:
+            SettingsError: no such preset, or its file cannot be used.
+        """
+        under = self.values(values.pop("preset")) if "preset" in values else {}
+        axes = dict(axes)
+        if "preset" in axes:
+            axes = {**self.values(axes.pop("preset")), **axes}
+        return {name: value for name, value in under.items() if name != "eta"}, axes
+
+    def readable(self) -> dict[str, dict[str, Any]]:
+        """The values of every preset that can be used, by name."""
+        found = {}
+        for name in self.names():
+            try:
+                found[name] = self.values(name)
+            except SettingsError:
+                continue
+        return found
+
     def save(self, name: Any, values: dict[str, Any]) -> str:
         """Write a user's preset, whole or not at all; one of that name is written over.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from modules import prompt_parser, shared
@@ -37,6 +38,13 @@ def prompt_schedules(
     if "use_old_scheduling" in inspect.signature(schedule).parameters:
         old["use_old_scheduling"] = getattr(shared.opts, "use_old_scheduling", False)
     return schedule(texts, steps, hires_steps, **old)
+
+
+def presets_place() -> tuple[Path, str]:
+    """(the folder of the user's presets, why nothing may be saved there: "" = it may)."""
+    frozen = getattr(shared.cmd_opts, "freeze_settings", False)
+    why = "the WebUI's settings are frozen (--freeze-settings); nothing is saved." if frozen else ""
+    return Path(shared.data_path) / "asyndm-presets", why
 
 
 def running_script(p: Any) -> str:

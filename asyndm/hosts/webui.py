@@ -17,6 +17,7 @@ from PIL import Image
 from asyndm.core.given import ObjectMask, has_transparency, read_masks
 from asyndm.core.given import read_mask as decode_mask
 from asyndm.core.history import Frame
+from asyndm.core.presets import USER
 from asyndm.core.settings import CHOICES, RANGES, SAID, Settings, SettingsError
 from asyndm.core.words import listed, short
 from asyndm.hosts.infotext import NOTE_KEY
@@ -227,15 +228,15 @@ def read_arguments(
     """Settings and given masks from a script's arguments.
 
     A dictionary at the first place is the API's form: settings by name, and "mask", a picture
-    in base64 (white = object), or "masks", a list of them. It means on unless it says otherwise,
-    and a mask that is sent means mask source "given". Any other list holds values in
+    in base64 (white = object), or "masks", a list of them, and "preset", a name. It means on unless
+    it says otherwise, and a mask that is sent means mask source "given". Any other list holds values in
     places that never change: :data:`POSITIONAL`, the mask, then the settings that came later. It
     may end early; what is missing has its default.
 
     Args:
         arguments: of the script.
         mask_parts: how many of them are the mask's, which the host's canvas tells.
-        axes: settings an X/Y/Z cell changes.
+        axes: settings an X/Y/Z cell changes; "preset" is one of them.
         notes: lines for the user are added here.
 
     Raises:
@@ -253,8 +254,11 @@ def read_arguments(
         if "eta" in values:
             raise SettingsError("eta: set the WebUI's own Eta instead.")
         _check_names(values)
-        if sent and "mask_source" not in axes:
+        own, (under, axes) = set(axes), USER.behind(values, axes)
+        if sent and "mask_source" not in own:
             values.setdefault("mask_source", "given")
+            axes.pop("mask_source", None)
+        values = {**under, **values}
         settings = Settings.from_dict({**values, **axes})
         if sent and settings.mask_source != "given":
             read_masks(mask, masks, settings)  # a mask that cannot be read is said all the same
@@ -268,6 +272,7 @@ def read_arguments(
         values, mask = arguments[:first], arguments[first : first + mask_parts]
         later = arguments[first + mask_parts :]
         named = dict(zip(POSITIONAL, values)) | dict(zip(LATER, later))
+        _, axes = USER.behind({}, axes)
         settings = Settings.from_dict({**named, **axes})
         # A picture left in the accordion is nobody's business while another source is chosen.
         if settings.mask_source != "given":
@@ -279,7 +284,7 @@ def read_arguments(
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    known = (*WEBUI_FIELDS, "mask", "masks")
+    known = (*WEBUI_FIELDS, "mask", "masks", "preset")
     for name in values:
         if name not in known:
             raise SettingsError(
@@ -349,6 +354,7 @@ def schema() -> dict[str, Any]:
         else:
             described = {"type": "boolean" if isinstance(default, bool) else "string"}
         properties[setting.name] = {**described, "default": default}
+    properties["preset"] = {"type": "string"}
     picture = {"type": "string", "contentEncoding": "base64"}
     low, high = RANGES["curvature"]
     k = {"type": "number", "minimum": low, "maximum": high}
