@@ -229,9 +229,9 @@ def read_arguments(
 
     A dictionary at the first place is the API's form: settings by name, and "mask", a picture
     in base64 (white = object), or "masks", a list of them, and "preset", a name. It means on unless
-    it says otherwise, and a mask that is sent means mask source "given". Any other list holds values in
-    places that never change: :data:`POSITIONAL`, the mask, then the settings that came later. It
-    may end early; what is missing has its default.
+    it says otherwise, and a mask that is sent means mask source "given". Any other list holds
+    values in places that never change: :data:`POSITIONAL`, the mask, then the settings that came
+    later. It may end early; what is missing has its default.
 
     Args:
         arguments: of the script.

@@ -29,7 +29,10 @@ SMALL = {"pixels": 64, "mask_blur": 4}
 CHOSEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "prompt_matrix": ({}, {"prompt": MATRIX}),
     "prompts_from_file": ({"prompt_txt": "a cat\na dog on a sofa"}, {}),
-    "xyz_grid": ({"x_type": 1, "x_values": "1, 2", "include_lone_images": True}, {}),
+    "xyz_grid": (
+        {"x_type": 1, "x_values": "1, 2", "y_type": 0, "z_type": 0, "include_lone_images": True},
+        {},
+    ),
     "custom_code": ({"code": CODE, "indent_level": 2}, {}),
     "loopback": ({"loops": 2, "append_interrogation": "None"}, {}),
     "sd_upscale": ({"upscaler_index": 0, "overlap": 32}, {"width": 96, "height": 96}),
@@ -66,13 +69,20 @@ def stem(script: Any) -> str:
 def rows() -> list[tuple[str, str, str]]:
     """(name, tab, the script's file or "") of every job there is on this host."""
     found = [(name, _tab(kind), "") for name, (kind, _) in OTHERS.items()]
-    for tab in ("txt2img", "img2img"):
-        scripts = runner_of(tab)
-        for script in (*scripts.selectable_scripts, *scripts.alwayson_scripts):
-            title = script.title()
-            if title != "AsynDM":
-                found.append((f"{title} ({tab})", tab, stem(script)))
+    for kind in ("selectable_scripts", "alwayson_scripts"):
+        for tab in ("txt2img", "img2img"):
+            scripts = [s for s in getattr(runner_of(tab), kind) if s.title() != "AsynDM"]
+            found += [(f"{script.title()} ({tab})", tab, stem(script)) for script in scripts]
     return found
+
+
+def numbers() -> list[int]:
+    """Which rows are run: all, or those of ``ASYNDM_ROWS``, "0-8,12"."""
+    chosen: list[int] = []
+    for part in os.environ.get("ASYNDM_ROWS", "0-69").split(","):
+        first, _, last = part.partition("-")
+        chosen += range(int(first), int(last or first) + 1)
+    return chosen
 
 
 def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, dict] | None:
@@ -106,7 +116,7 @@ def version(made: Any) -> str:
 
 
 class Table:
-    """One host's rows of the file, written by a run."""
+    """One host's rows of the file, written by a run: every row has its own date and version."""
 
     def __init__(self, host: str) -> None:
         self.host, self.version, self.rows = host, "unknown", {}
@@ -115,10 +125,11 @@ class Table:
         self.rows.setdefault(row, dict.fromkeys(CELLS, NOT_RUN))[cell] = value
 
     def write(self, path: Path) -> None:
-        """Merge into the file: this host's part is new, the others stay."""
-        table = json.loads(path.read_text("utf-8")) if path.exists() else {"hosts": {}}
-        today = os.environ.get("ASYNDM_DATE") or datetime.date.today().isoformat()
-        table["hosts"][self.host] = {"version": self.version, "date": today, "rows": self.rows}
+        """Merge into the file: the rows that were run are new, all others stay as they were."""
+        table = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        ran = {"date": datetime.date.today().isoformat(), "version": self.version}
+        mine = {name: {**cells, **ran} for name, cells in self.rows.items()}
+        table[self.host] = {**table.get(self.host, {}), **mine}
         text = json.dumps(table, indent=1, ensure_ascii=False, sort_keys=True)
         path.write_text(text + "\n", "utf-8")
 
