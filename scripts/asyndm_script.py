@@ -84,13 +84,18 @@ class AsynDMScript(scripts.Script):
         if HOST.samplers is None:
             return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
-        for key in (infotext.KEY, infotext.VERSION_KEY, infotext.NOTE_KEY):
-            p.extra_generation_params.pop(key, None)
+        # From here on the job's own: plots and ADetailer share one dictionary among their jobs.
+        shared = p.extra_generation_params
+        p.extra_generation_params = {k: v for k, v in shared.items() if k not in infotext.KEYS}
         axes = getattr(p, xyz.ATTRIBUTE, None)
         parts = mask_parts(shims.painting_canvas())
         plan = webui.make_plan(arguments, p.sampler_name, axes, parts)
         if plan.settings is not None and not plan.on:
             return
+        if webui.is_inner(p):
+            if plan.settings is None or not plan.settings.adetailer:
+                return  # it keeps the sampler it has
+            plan.outer = shared
         setattr(p, webui.ATTRIBUTE, plan)
         webui.inside_script(plan, shims.running_script(p))
         unread = infotext.unread_of(plan.settings) if plan.on else ""

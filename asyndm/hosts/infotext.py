@@ -27,6 +27,7 @@ KEY = "AsynDM"
 NOTE_KEY = "AsynDM note"
 # Which AsynDM made an image; CHANGELOG tells what changed its pictures since.
 VERSION_KEY = "AsynDM version"
+KEYS = (KEY, NOTE_KEY, VERSION_KEY)
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}

@@ -87,12 +87,14 @@ class Plan:
         painted: the masks painted or sent for mask source "given", none where nothing was.
         notes: one line each, for the user; every line once. Those of one batch go with it.
         shots: one a sampling run, where masks are to be shown.
+        outer: the parameters of the image an inner job repaints; its notes join them.
     """
 
     settings: Settings | None
     painted: tuple[ObjectMask, ...] = ()
     notes: list[str] = field(default_factory=list)
     shots: list[Shot] = field(default_factory=list)
+    outer: dict[str, Any] | None = None
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:
@@ -129,6 +131,16 @@ def announce(p: Any, plan: Plan) -> None:
     notes = [line.removeprefix("AsynDM: ") for line in plan.notes]
     if notes:
         p.extra_generation_params[NOTE_KEY] = " ".join(notes)
+    if plan.outer is not None:
+        said = str(plan.outer.get(NOTE_KEY, ""))
+        new = [line for line in notes if line not in said]
+        if new:
+            plan.outer[NOTE_KEY] = " ".join(filter(None, [said, *new]))
+
+
+def is_inner(p: Any) -> bool:
+    """Whether this job is one of ADetailer's, which repaint small regions of an image."""
+    return bool(getattr(p, "_ad_inner", False))
 
 
 def make_plan(
