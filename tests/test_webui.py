@@ -188,9 +188,9 @@ def test_no_payload_crashes(arguments):
 
 def test_the_schema_is_what_is_read_and_what_the_readme_says():
     schema = webui.schema()
-    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask", "masks"}
+    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "preset", "mask", "masks"}
     for name, described in schema["properties"].items():
-        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin"):
+        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin", "preset"):
             continue
         accepted = described.get("enum") or [described["default"]]
         refused = ["?"] if "enum" in described else []
