@@ -9,6 +9,7 @@ import gradio as gr
 from modules import script_callbacks, scripts
 
 import asyndm
+from asyndm.core.presets import USER
 from asyndm.hosts import detect, infotext, taken, webui, xyz
 from asyndm.page import preview
 from asyndm.page.chips import asking_button, wire_chips
@@ -22,6 +23,8 @@ if HOST.samplers is not None:
 
     from asyndm.hosts import saving, shims
     from asyndm.hosts.hosted import on_cfg_denoiser
+
+    USER.folder, USER.frozen = shims.presets_place()
 
 PAINTING = (
     "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "
@@ -57,14 +60,17 @@ class AsynDMScript(scripts.Script):
                 prefix=prefix,
             )
         self.infotext_fields = [
-            shims.PasteField(component, _pasted(name))
+            shims.PasteField(component, infotext.Pasted(name))
             for name, component in controls.components.items()
         ]
         # No setting: what pasted parameters tell of their prompt. Nobody sees it.
         self.found = gr.Textbox("", visible=False, elem_id=f"{prefix}_found")
         self.ask, self.controls = asking_button(prefix), controls
         self.infotext_fields.append(shims.PasteField(self.found, _pasted_found))
-        self.paste_field_names = [infotext.KEY]
+        # Send to img2img carries them; what is pasted from an image comes by its parameters.
+        self.paste_field_names = [
+            target for _, target in self.infotext_fields if isinstance(target, str)
+        ]
         # An API client's list: these places never change, see POSITIONAL.
         first, later = ([controls.components[name] for name in n] for n in (POSITIONAL, LATER))
         return [*first, *self.mask, *later, self.found]
@@ -103,14 +109,21 @@ class AsynDMScript(scripts.Script):
         if HOST.samplers is None:
             return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
-        for key in (infotext.KEY, infotext.VERSION_KEY, infotext.NOTE_KEY, *taken.KEYS):
-            p.extra_generation_params.pop(key, None)
+        shared, keys = p.extra_generation_params, (*infotext.KEYS, *taken.KEYS)
         axes = getattr(p, xyz.ATTRIBUTE, None)
         parts = mask_parts(shims.painting_canvas())
         plan = webui.make_plan(arguments, p.sampler_name, axes, parts)
-        if plan.settings is not None and not plan.on:
+        off = plan.settings is not None and not plan.on
+        if not off or any(key in shared for key in keys):
+            # The job's own: plots and ADetailer share one dictionary among their jobs.
+            p.extra_generation_params = {k: v for k, v in shared.items() if k not in keys}
+        if off:
             return
         plan.found = webui.found_in(arguments, parts)
+        if webui.is_inner(p):
+            if plan.settings is None or not plan.settings.adetailer:
+                return  # it keeps the sampler it has
+            plan.outer = shared
         setattr(p, webui.ATTRIBUTE, plan)
         webui.inside_script(plan, shims.running_script(p))
         unread = infotext.unread_of(plan.settings) if plan.on else ""
@@ -165,11 +178,6 @@ class AsynDMScript(scripts.Script):
 def _picture(gallery):
     """The chosen picture of the gallery, through the host's own check of what it may read."""
     return shims.image_from_url_text(gallery) if gallery else None
-
-
-def _pasted(name):
-    """The value of one control for pasted image parameters."""
-    return lambda parameters: getattr(infotext.pasted(parameters), name)
 
 
 def _pasted_found(parameters):

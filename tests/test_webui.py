@@ -26,6 +26,7 @@ from PIL import Image  # noqa: E402
 from asyndm.core.given import mask_cells  # noqa: E402
 from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
+from asyndm.hosts.schema import schema
 from asyndm.page import controls as ui  # noqa: E402
 from asyndm.page import plot  # noqa: E402
 
@@ -158,7 +159,7 @@ def test_settings_that_do_something_are_not():
 def test_the_settings_of_a_line_are_those_that_are_accepted():
     (line,) = webui.make_plan([{"glow": 1}], "Euler a").notes
     named = re.search(r"the settings are (.*)\. The image", line).group(1).split(", ")
-    assert set(named) == set(webui.schema()["properties"]) and "eta" not in named
+    assert set(named) == set(schema()["properties"]) and "eta" not in named
 
 
 def test_whatever_is_sent_ends_in_one_line(monkeypatch):
@@ -188,10 +189,10 @@ def test_no_payload_crashes(arguments):
 
 
 def test_the_schema_is_what_is_read_and_what_the_readme_says():
-    schema = webui.schema()
-    assert set(schema["properties"]) == {*ui.WEBUI_FIELDS, "mask", "masks"}
-    for name, described in schema["properties"].items():
-        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin"):
+    made = schema()
+    assert set(made["properties"]) == {*ui.WEBUI_FIELDS, "preset", "mask", "masks"}
+    for name, described in made["properties"].items():
+        if name in ("mask", "masks", "mask_source", "start", "end", "lead", "origin", "preset"):
             continue
         accepted = described.get("enum") or [described["default"]]
         refused = ["?"] if "enum" in described else []

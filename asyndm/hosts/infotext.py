@@ -32,6 +32,7 @@ VERSION_KEY = "AsynDM version"
 # What the automatic choice took, and where it differs, what it took of the hires pass's prompt.
 FOUND, FOUND_HIRES = "found", "found_hires"
 _TELLS_FOUND = (0, 2)  # the first version whose images do
+KEYS = (KEY, NOTE_KEY, VERSION_KEY)
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
@@ -159,6 +160,26 @@ def pasted_found(
 
 def _version(text: Any) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d{1,6}", str(text))[:2])) if text else ()
+
+
+class Pasted(str):
+    """What fills one control: by name where a host sends it to another tab, else by parameters.
+
+    Hosts take a text for a name, and call what can be called with the parsed parameters of an
+    image; this is both. Their *Send to img2img* copies the controls whose names are in the
+    script's ``paste_field_names``.
+
+    Args:
+        name: of the setting.
+    """
+
+    def __new__(cls, name: str) -> Pasted:
+        made = super().__new__(cls, f"{KEY} {name}")
+        made.setting = name
+        return made
+
+    def __call__(self, parameters: Mapping[str, Any]) -> Any:
+        return getattr(pasted(parameters), self.setting)
 
 
 def unread_of(settings: Settings) -> str:

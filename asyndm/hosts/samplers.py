@@ -126,8 +126,10 @@ def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
         webui.note(
             p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
         )
-    # Without this hook (before v1.10) nothing can be exchanged later.
-    later = webui.is_twin(name) and hasattr(scripts.Script, "process_before_every_sampling")
+    # Without this hook (before v1.10) nothing can be exchanged later; nor where a script makes the
+    # sampler in a function of its own (img2img alternative).
+    hooked = hasattr(scripts.Script, "process_before_every_sampling") and "sample" not in vars(p)
+    later = webui.is_twin(name) and hooked
     return name if webui.is_own(name) or later else face.name
 
 

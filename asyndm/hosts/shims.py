@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,13 @@ def styled(prompt: str, names: Sequence[str]) -> str:
     """A prompt with the host's styles of these names, as the host makes it."""
     styles = getattr(shared, "prompt_styles", None)
     return prompt if styles is None else styles.apply_styles_to_prompt(prompt, list(names))
+
+
+def presets_place() -> tuple[Path, str]:
+    """(the folder of the user's presets, why nothing may be saved there: "" = it may)."""
+    frozen = getattr(shared.cmd_opts, "freeze_settings", False)
+    why = "the WebUI's settings are frozen (--freeze-settings); nothing is saved." if frozen else ""
+    return Path(shared.data_path) / "asyndm-presets", why
 
 
 def running_script(p: Any) -> str:

@@ -15,7 +15,7 @@ from asyndm.hosts.taken import ByImage
 
 def pass_of(p: Any) -> str:
     """Which pass a note is about, where a job has several; else ""."""
-    if getattr(p, "_ad_inner", False):
+    if webui.is_inner(p):
         return "ADetailer's pass"
     if is_hires(p):
         return "hires pass"
@@ -25,7 +25,7 @@ def pass_of(p: Any) -> str:
 def skipped(p: Any, plan: webui.Plan) -> bool:
     """True for a pass that the user wants synchronous."""
     settings = plan.settings
-    if getattr(p, "_ad_inner", False):  # ADetailer's inner passes repaint small regions
+    if webui.is_inner(p):
         return not settings.adetailer
     if is_hires(p):
         return not settings.hires

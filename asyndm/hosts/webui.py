@@ -5,7 +5,6 @@ Knows the WebUI's conventions but imports nothing of a host.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,8 @@ from asyndm.core.found import Found
 from asyndm.core.given import ObjectMask, has_transparency, read_masks
 from asyndm.core.given import read_mask as decode_mask
 from asyndm.core.history import Frame
-from asyndm.core.settings import CHOICES, RANGES, SAID, Settings, SettingsError
+from asyndm.core.presets import USER
+from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed, short
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.hosts.taken import Taken
@@ -91,6 +91,7 @@ class Plan:
         shots: one a sampling run, where masks are to be shown.
         found: what pasted parameters tell of the words their image took.
         taken: the words that steered each image.
+        outer: the parameters of the image an inner job repaints; its notes join them.
     """
 
     settings: Settings | None
@@ -99,6 +100,7 @@ class Plan:
     shots: list[Shot] = field(default_factory=list)
     found: Found = Found()
     taken: Taken = field(default_factory=Taken)
+    outer: dict[str, Any] | None = None
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:
@@ -135,6 +137,16 @@ def announce(p: Any, plan: Plan) -> None:
     notes = [line.removeprefix("AsynDM: ") for line in plan.notes]
     if notes:
         p.extra_generation_params[NOTE_KEY] = " ".join(notes)
+    if plan.outer is not None:
+        said = str(plan.outer.get(NOTE_KEY, ""))
+        new = [line for line in notes if line not in said]
+        if new:
+            plan.outer[NOTE_KEY] = " ".join(filter(None, [said, *new]))
+
+
+def is_inner(p: Any) -> bool:
+    """Whether this job is one of ADetailer's, which repaint small regions of an image."""
+    return bool(getattr(p, "_ad_inner", False))
 
 
 def make_plan(
@@ -234,15 +246,15 @@ def read_arguments(
     """Settings and given masks from a script's arguments.
 
     A dictionary at the first place is the API's form: settings by name, and "mask", a picture
-    in base64 (white = object), or "masks", a list of them. It means on unless it says otherwise,
-    and a mask that is sent means mask source "given". Any other list holds values in
-    places that never change: :data:`POSITIONAL`, the mask, then the settings that came later. It
-    may end early; what is missing has its default.
+    in base64 (white = object), or "masks", a list of them, and "preset", a name. It means on unless
+    it says otherwise, and a mask that is sent means mask source "given". Any other list holds
+    values in places that never change: :data:`POSITIONAL`, the mask, then the settings that came
+    later. It may end early; what is missing has its default.
 
     Args:
         arguments: of the script.
         mask_parts: how many of them are the mask's, which the host's canvas tells.
-        axes: settings an X/Y/Z cell changes.
+        axes: settings an X/Y/Z cell changes; "preset" is one of them.
         notes: lines for the user are added here.
 
     Raises:
@@ -260,8 +272,11 @@ def read_arguments(
         if "eta" in values:
             raise SettingsError("eta: set the WebUI's own Eta instead.")
         _check_names(values)
-        if sent and "mask_source" not in axes:
+        own, (under, axes) = set(axes), USER.behind(values, axes)
+        if sent and "mask_source" not in own:
             values.setdefault("mask_source", "given")
+            axes.pop("mask_source", None)
+        values = {**under, **values}
         settings = Settings.from_dict({**values, **axes})
         if sent and settings.mask_source != "given":
             read_masks(mask, masks, settings)  # a mask that cannot be read is said all the same
@@ -275,6 +290,7 @@ def read_arguments(
         values, mask = arguments[:first], arguments[first : first + mask_parts]
         later = arguments[first + mask_parts :]
         named = dict(zip(POSITIONAL, values)) | dict(zip(LATER, later))
+        _, axes = USER.behind({}, axes)
         settings = Settings.from_dict({**named, **axes})
         # A picture left in the accordion is nobody's business while another source is chosen.
         if settings.mask_source != "given":
@@ -294,7 +310,7 @@ def found_in(arguments: Sequence[Any], mask_parts: int = 1) -> Found:
 
 
 def _check_names(values: Mapping[str, Any]) -> None:
-    known = (*WEBUI_FIELDS, "mask", "masks")
+    known = (*WEBUI_FIELDS, "mask", "masks", "preset")
     for name in values:
         if name not in known:
             raise SettingsError(
@@ -347,38 +363,6 @@ def _strokes(drawn: Any) -> np.ndarray | None:
     if (mask > 127).any():
         return (mask > 127).astype(np.float32)
     return mask / np.float32(255) if mask.any() else None
-
-
-def schema() -> dict[str, Any]:
-    """JSON schema (draft 2020-12) of the dictionary that :func:`read_arguments` takes."""
-    properties: dict[str, Any] = {}
-    for setting in dataclasses.fields(Settings):
-        if setting.name not in WEBUI_FIELDS:
-            continue
-        default = True if setting.name == "enabled" else setting.default
-        if setting.name in CHOICES:
-            described = {"enum": [*CHOICES[setting.name], *SAID.get(setting.name, ())]}
-        elif setting.name in RANGES:
-            low, high = RANGES[setting.name]
-            described = {"type": "number", "minimum": low, "maximum": high}
-        else:
-            described = {"type": "boolean" if isinstance(default, bool) else "string"}
-        properties[setting.name] = {**described, "default": default}
-    picture = {"type": "string", "contentEncoding": "base64"}
-    low, high = RANGES["curvature"]
-    k = {"type": "number", "minimum": low, "maximum": high}
-    entry = {"mask": picture, "k": k, "word": {"type": "string"}}
-    properties["mask"] = picture
-    properties["masks"] = {
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": entry,
-            "required": ["mask"],
-            "additionalProperties": False,
-        },
-    }
-    return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def describe_match(matched: Mapping[str, Sequence[int]]) -> str:

@@ -6,12 +6,17 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from asyndm.core.presets import USER
 from asyndm.core.settings import CHOICES, Settings, SettingsError
+from asyndm.hosts import webui
 from asyndm.page.controls import FACES, WEBUI_FIELDS
 
 PREFIX = "[AsynDM] "
 # On the processing object: what the axes of this cell changed, by field.
 ATTRIBUTE = "asyndm_axes"
+PRESET = "Preset"
+_SAMPLERS = ("Sampler", "Hires sampler")  # the host's axes
+_LABELLED = "asyndm_labels"  # on such an axis, once
 
 
 def add_axes(grid: Any) -> None:
@@ -25,11 +30,18 @@ def add_axes(grid: Any) -> None:
         label = PREFIX + FACES[field.name].label
         if field.name in WEBUI_FIELDS and label not in known:
             grid.axis_options.append(_axis(grid, label, field.name, type(field.default)))
+    if PREFIX + PRESET not in known:
+        grid.axis_options.append(_axis(grid, PREFIX + PRESET, "preset", str))
+    for option in grid.axis_options:
+        if option.label in _SAMPLERS:
+            _label_samplers(grid, option)
 
 
 def _axis(grid: Any, label: str, name: str, kind: type) -> Any:
     choices = ("true", "false") if kind is bool else CHOICES.get(name)
     extra = {"choices": lambda: list(choices)} if choices else {}
+    if name == "preset":
+        extra = {"choices": USER.names}
     return grid.AxisOption(
         label,
         float if kind is float else str,
@@ -52,6 +64,9 @@ def _confirm(name: str) -> Callable:
     def confirm(p: Any, values: Any) -> None:
         for value in values:
             try:
+                if name == "preset":
+                    USER.values(value)
+                    continue
                 Settings.from_dict({name: _value(name, value)})
             except SettingsError as error:
                 # start and end are checked as a pair when a cell's settings are complete
@@ -62,6 +77,38 @@ def _confirm(name: str) -> Callable:
 
 
 def _value(name: str, value: Any) -> Any:
-    if isinstance(getattr(Settings(), name), bool):
+    if isinstance(getattr(Settings(), name, None), bool):
         return {"true": True, "false": False}.get(str(value).strip().lower(), value)
     return value
+
+
+def _label_samplers(grid: Any, option: Any) -> None:
+    """The plot's legend says which samplers have no asynchronous form, where cells may be on."""
+    if hasattr(option, _LABELLED):
+        return
+    setattr(option, _LABELLED, True)
+    host = option.format_value
+
+    def format_value(p: Any, axis: Any, x: Any) -> Any:
+        label = host(p, axis, x)
+        face, equal = webui.face_for(str(x))
+        if equal or str(x) in ("None", "Use same sampler") or not _may_be_on(grid, p):
+            return label
+        return f"{label} (no asynchronous form: {face.name})"
+
+    option.format_value = format_value
+
+
+def _may_be_on(grid: Any, p: Any) -> bool:
+    """Whether AsynDM is ticked in this plot's job, or one of its axes is ours."""
+    state = getattr(grid, "state", None)
+    plotted = [getattr(state, f"xyz_plot_{letter}", None) for letter in "xyz"]
+    axes = [getattr(axis, "axis", None) for axis in plotted]
+    if any(getattr(axis, "label", "").startswith(PREFIX) for axis in axes):
+        return True
+    runner, arguments = getattr(p, "scripts", None), getattr(p, "script_args", None) or ()
+    for script in getattr(runner, "alwayson_scripts", ()):
+        if script.title() == webui.TITLE:
+            first = next(iter(arguments[script.args_from : script.args_to]), False)
+            return bool(first.get("enabled", True) if isinstance(first, dict) else first)
+    return False

@@ -10,9 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm.core.settings import CHOICES, PRESETS, WEBUI_ONLY, Settings
+from asyndm.core.presets import KEPT, USER
+from asyndm.core.settings import CHOICES, WEBUI_ONLY, Settings, SettingsError
 from asyndm.page.gradio_shim import quiet
 from asyndm.page.plot import curve_svg
+from asyndm.page.saving import preset_line, preset_row
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Settings))
 PREFIX = "asyndm"  # of every element's id
@@ -191,18 +193,18 @@ def build_controls(
                 name, getattr(defaults, name), prefix, visible=name not in hidden
             )
 
-    kept = ("enabled", "objects", "show_masks", "save_masks")
-    changed = [name for name in fields if name not in kept]
+    changed = [name for name in fields if name not in KEPT]
     chosen = preset_of(values_of(defaults, changed), changed)
     with gr.Column(elem_classes="asyndm-face"):
         place("enabled")
         preset = gr.Radio(
-            list(PRESETS),
+            USER.names(),
             value=chosen,
             label="Preset",
             elem_id=f"{prefix}_preset",
             elem_classes=["asyndm-box", "asyndm-choice", "asyndm-row"],
         )
+        line = preset_line(prefix)
         place("objects")
         tokens = gr.HTML(elem_id=f"{prefix}_tokens")
         with gr.Row(elem_classes="asyndm-strength"):
@@ -224,6 +226,8 @@ def build_controls(
         with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
             for name in fields:
                 place(name)
+            if USER.folder is not None:
+                preset_row(preset, line, {name: made[name] for name in changed}, prefix)
     controls = Controls({name: made[name] for name in fields}, tokens, plot)
     shape = [controls.components["curve"], controls.components["curvature"]]
     for component in shape:
@@ -248,13 +252,17 @@ def build_controls(
 
 def preset_values(name: str | None, fields: Sequence[str]) -> list[Any]:
     """The values of some controls under a preset."""
-    return values_of(Settings(**PRESETS.get(name or "default", {})), fields)
+    try:
+        values = USER.values(name or "default")
+    except SettingsError:  # its file went, or cannot be read: the line below the presets says so
+        values = USER.values("default")
+    return [values[field] for field in fields]
 
 
 def preset_of(values: Sequence[Any], fields: Sequence[str]) -> str | None:
     """The preset whose values these are, None where they are no preset's."""
-    for name in PRESETS:
-        if all(map(_same, values, preset_values(name, fields))):
+    for name, settings in USER.readable().items():
+        if all(map(_same, values, [settings[field] for field in fields])):
             return name
     return None
 

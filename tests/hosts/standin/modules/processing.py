@@ -45,7 +45,7 @@ class StableDiffusionProcessing:
         self.__dict__.update(self._defaults)
         self.__dict__.update(asked)
         self.override_settings = dict(asked.get("override_settings") or {})
-        self.extra_generation_params: dict[str, Any] = {}
+        self.extra_generation_params = asked.get("extra_generation_params") or {}
         self.comments: dict[str, int] = {}
         self.outpath_samples = shared.data_path
         if self.seed in (-1, None, ""):

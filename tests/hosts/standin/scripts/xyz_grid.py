@@ -2,9 +2,13 @@
 
 import copy
 import csv
+from collections import namedtuple
 
 from modules import processing, scripts
+from modules.shared import state
 from PIL import Image
+
+AxisInfo = namedtuple("AxisInfo", ["axis", "values"])
 
 
 class AxisOption:
@@ -33,6 +37,7 @@ axis_options = [
     AxisOption("Nothing", str, lambda p, x, xs: None, format_value=lambda p, option, x: ""),
     AxisOption("Seed", int, _set("seed")),
     AxisOption("Steps", int, _set("steps")),
+    AxisOptionTxt2Img("Sampler", str, _set("sampler_name"), format_value=lambda p, option, x: x),
     AxisOptionTxt2Img("Hires steps", int, _set("hr_second_pass_steps")),
     AxisOption("CFG Scale", float, _set("cfg_scale")),
 ]
@@ -81,6 +86,8 @@ class Script(scripts.Script):
             axis(y_type, y_values, y_values_dropdown),
             axis(z_type, z_values, z_values_dropdown),
         )
+        for letter, option, values in (("x", x, xs), ("y", y, ys), ("z", z, zs)):
+            setattr(state, f"xyz_plot_{letter}", AxisInfo(option, values))
         images, texts, result = [], [], None
         for third in zs:
             for second in ys:

@@ -1,0 +1,125 @@
+"""Every script the host ships, and what else people run: plain, ticked, ticked with masks.
+
+``ASYNDM_TABLE=docs/works-with.json`` writes what was measured there, see ``works.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from works import CELLS, Table, asked, numbers, rows, version
+
+REAL = os.environ.get("ASYNDM_WEBUI_DIR")
+K = {"curvature": 0.8}
+
+
+@pytest.fixture(scope="module")
+def table(host):
+    """What this run measures; written when it is over."""
+    made = Table(host.name)
+    made.version = version(host.txt2img(prompt="", steps=1)) if REAL else "stand-in"
+    style(host)
+    yield made
+    if os.environ.get("ASYNDM_TABLE"):
+        made.write(Path(os.environ["ASYNDM_TABLE"]))
+
+
+def style(host) -> None:
+    """A style of the user's own."""
+    if REAL:
+        from modules import shared, styles
+
+        shared.prompt_styles.styles["rainy"] = styles.PromptStyle("rainy", "{prompt}, rain", "", "")
+
+
+@pytest.fixture(scope="module")
+def bare(host, tmp_path_factory):
+    """The same jobs of a host without the extension, from a process of its own."""
+    out = tmp_path_factory.mktemp("bare") / "images.npz"
+    subprocess.run(
+        [sys.executable, str(Path(__file__))],
+        env={**os.environ, "OUT": str(out), "ASYNDM_STANDIN": host.name},
+        check=True,
+        capture_output=True,
+    )
+    return np.load(out)
+
+
+def pytest_generate_tests(metafunc):
+    if "number" in metafunc.fixturenames:
+        metafunc.parametrize("number", numbers())
+
+
+def difference(one, two) -> int | str:
+    if len(one) != len(two):
+        return f"wrong: {len(one)} pictures, {len(two)} expected"
+    if any(a.shape != b.shape for a, b in zip(one, two)):
+        return "wrong: pictures of another size"
+    return max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(one, two))
+
+
+def test_a_job_of_the_host(host, bare, table, number):
+    if number >= len(rows()):
+        pytest.skip("this host has no more")
+    row = rows()[number]
+    for cell in CELLS:
+        table.tell(row[0], cell, "not run")
+    job = asked(host.api, row)
+    if job is None:
+        pytest.skip(f"{row[0]}: nobody has said how it is run")
+    if f"{number} failed" in bare:
+        for cell in CELLS:
+            table.tell(row[0], cell, f"fails without AsynDM: {bare[f'{number} failed']}")
+        pytest.skip(f"{row[0]}: fails without AsynDM")
+    made = {}
+    for cell, settings in zip(CELLS, ({}, K, {**K, "show_masks": True})):
+        function, more = asked(host.api, row, **settings)
+        try:
+            made[cell] = getattr(host, function)(**more)
+        except Exception as error:
+            table.tell(row[0], cell, f"wrong: {type(error).__name__}")
+            raise
+    before = [bare[f"{number} {i}"] for i in range(int(bare[f"{number} count"]))]
+    plain, ticked, masks = (made[cell].images for cell in CELLS)
+    inside = "script_name" in job[1]
+    kept = masks if inside else masks[: len(ticked)]
+    found = (difference(plain, before), difference(ticked, plain), difference(kept, ticked))
+    for cell, value in zip(CELLS, found):
+        table.tell(row[0], cell, value)
+    assert found[0] == 0 and isinstance(found[1], int) and found[1] > 3 and found[2] == 0, found
+    said = str(made["masks"].info)
+    if inside:
+        assert "no pictures of masks join the gallery" in said
+    else:
+        assert len(masks) > len(ticked)
+
+
+def main() -> None:
+    """The images of every row, made by a host without the extension."""
+    from driver import StandIn, real_host
+
+    host = (real_host() if REAL else StandIn)(extension=False)
+    host.checkpoint("sd1")
+    style(host)
+    images = {}
+    for number, row in enumerate(rows()):
+        job = asked(host.api, row) if number in numbers() else None
+        if job is None:
+            continue
+        try:
+            made = getattr(host, job[0])(**job[1]).images
+        except Exception as error:  # the host's own fault
+            images[f"{number} failed"] = np.array(f"{type(error).__name__}: {error}"[:100])
+            continue
+        images[f"{number} count"] = np.array(len(made))
+        images |= {f"{number} {i}": image for i, image in enumerate(made)}
+    np.savez(os.environ["OUT"], **images)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The table "what works with what": its rows, and the file that a run on a real host writes.
+
+A row is one job: one of the host's own scripts, or what else people run. It has three cells, each
+the largest difference of two pictures in 1/255, or a few words where there is none:
+
+- plain: with the extension there and not ticked, beside the host without the extension; 0 is right;
+- ticked: ticked beside not ticked; more than 0 is right;
+- masks: ticked with *Show masks* beside ticked; 0 is right.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from jobs import PROMPT, request, ticked
+
+CELLS = ("plain", "ticked", "masks")
+NOT_RUN = "not run"
+MATRIX = "a cat beside a dog|in rain"
+CODE = "from modules.processing import process_images\nreturn process_images(p)"
+SMALL = {"pixels": 64, "mask_blur": 4}
+# The host's scripts that are chosen, by file: what is set of their arguments, what of the request.
+CHOSEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "prompt_matrix": ({}, {"prompt": MATRIX}),
+    "prompts_from_file": ({"prompt_txt": "a cat\na dog on a sofa"}, {}),
+    "xyz_grid": (
+        {"x_type": 1, "x_values": "1, 2", "y_type": 0, "z_type": 0, "include_lone_images": True},
+        {},
+    ),
+    "custom_code": ({"code": CODE, "indent_level": 2}, {}),
+    "loopback": ({"loops": 2, "append_interrogation": "None"}, {}),
+    "sd_upscale": ({"upscaler_index": 0, "overlap": 32}, {"width": 96, "height": 96}),
+    "poor_mans_outpainting": ({**SMALL, "direction": ["left"]}, {}),
+    "outpainting_mk_2": ({**SMALL, "direction": ["left"]}, {}),
+    "img2imgalt": (
+        {"original_prompt": PROMPT, "override_steps": True, "st": 5},
+        {},
+    ),
+}
+DROPPED = {"x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": []}
+# What else people run: kind of job, what is added to the request.
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "txt2img": ("txt2img", {}),
+    "batch of 2, 2 times": ("txt2img", {"batch_size": 2, "n_iter": 2}),
+    "hires fix": ("hires", {}),
+    "img2img": ("img2img", {}),
+    "inpaint": ("inpaint", {}),
+    "inpaint, only masked": ("inpaint", {"inpaint_full_res": True}),
+    "style": ("txt2img", {"styles": ["rainy"]}),
+}
+
+
+def runner_of(tab: str) -> Any:
+    from modules import scripts
+
+    return scripts.scripts_img2img if tab == "img2img" else scripts.scripts_txt2img
+
+
+def stem(script: Any) -> str:
+    return Path(script.filename).stem
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """(name, tab, the script's file or "") of every job there is on this host."""
+    found = [(name, _tab(kind), "") for name, (kind, _) in OTHERS.items()]
+    for kind in ("selectable_scripts", "alwayson_scripts"):
+        for tab in ("txt2img", "img2img"):
+            scripts = [s for s in getattr(runner_of(tab), kind) if s.title() != "AsynDM"]
+            found += [(f"{script.title()} ({tab})", tab, stem(script)) for script in scripts]
+    return found
+
+
+def numbers() -> list[int]:
+    """Which rows are run: all, or those of ``ASYNDM_ROWS``, "0-8,12"."""
+    chosen: list[int] = []
+    for part in os.environ.get("ASYNDM_ROWS", "0-69").split(","):
+        first, _, last = part.partition("-")
+        chosen += range(int(first), int(last or first) + 1)
+    return chosen
+
+
+def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, dict] | None:
+    """(the API's function, its request), None where nobody has said how this script is run."""
+    name, tab, file = row
+    if not file:
+        kind, more = OTHERS[name]
+        return request(kind, **more, **(ticked(**settings) if settings else {}))
+    scripts = runner_of(tab)
+    script = next(s for s in scripts.scripts if s.title() == name.rpartition(" (")[0])
+    tick = ticked(**settings) if settings else {}
+    values = _defaults(api, tab, script)
+    if script in scripts.selectable_scripts:
+        if file not in CHOSEN:
+            return None
+        given, more = CHOSEN[file]
+        names = list(inspect.signature(script.run).parameters)[1:]
+        given = {**DROPPED, **given}
+        values = [given.get(n, value) for n, value in zip(names, values, strict=True)]
+        more = {**more, "script_name": script.title(), "script_args": values}
+        return request(tab, **more, **tick)
+    if not values or not isinstance(values[0], bool):
+        return None  # nothing to tick: the host's own settings, in use in every other row
+    both = {script.title(): {"args": [True, *values[1:]]}, **tick.get("alwayson_scripts", {})}
+    return request("inpaint" if file == "soft_inpainting" else tab, alwayson_scripts=both)
+
+
+def version(made: Any) -> str:
+    """The host's version as it writes it below an image."""
+    return (re.search(r"Version: ([^,\n]+)", made.info["infotexts"][0]) or [None, "unknown"])[1]
+
+
+class Table:
+    """One host's rows of the file, written by a run: every row has its own date and version."""
+
+    def __init__(self, host: str) -> None:
+        self.host, self.version, self.rows = host, "unknown", {}
+
+    def tell(self, row: str, cell: str, value: Any) -> None:
+        self.rows.setdefault(row, dict.fromkeys(CELLS, NOT_RUN))[cell] = value
+
+    def write(self, path: Path) -> None:
+        """Merge into the file: the rows that were run are new, all others stay as they were."""
+        table = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        ran = {"date": datetime.date.today().isoformat(), "version": self.version}
+        mine = {name: {**cells, **ran} for name, cells in self.rows.items()}
+        table[self.host] = {**table.get(self.host, {}), **mine}
+        text = json.dumps(table, indent=1, ensure_ascii=False, sort_keys=True)
+        path.write_text(text + "\n", "utf-8")
+
+
+def _tab(kind: str) -> str:
+    return "img2img" if kind in ("img2img", "inpaint") else "txt2img"
+
+
+def _defaults(api: Any, tab: str, script: Any) -> list[Any]:
+    if hasattr(api, "init_default_script_args"):
+        values = api.init_default_script_args(runner_of(tab))
+    else:  # the stand-in
+        values = api._defaults[tab == "img2img"]
+    return list(values[script.args_from : script.args_to])

@@ -1,0 +1,70 @@
+"""The page "what works with what" is that of the measured table; what others install from."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_spec = importlib.util.spec_from_file_location("works_with", ROOT / "tools" / "works_with.py")
+works_with = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(works_with)
+
+# The tags of the hosts' index (tags.json of its repository, 2026).
+TAGS = {
+    *("script", "localization", "tab", "dropdown", "ads", "installed", "training", "models"),
+    *("UI related", "prompting", "editing", "manipulations", "online", "animation", "query"),
+    *("science", "extras"),
+}
+
+
+def table() -> dict:
+    return json.loads((ROOT / "docs" / "works-with.json").read_text("utf-8"))
+
+
+def test_the_page_is_that_of_the_table():
+    page = (ROOT / "docs" / "works-with.md").read_text("utf-8")
+    assert page == works_with.page(table()), "run tools/works_with.py"
+
+
+def test_the_table_is_complete():
+    for host, rows in table().items():
+        assert host in works_with.HOSTS
+        for name, row in rows.items():
+            assert set(row) == {*works_with.CELLS, "date", "version"}, name
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d", row["date"]) and row["version"] != "unknown"
+            for cell in works_with.CELLS:
+                value = row[cell]
+                assert isinstance(value, int | str) and (isinstance(value, str) or value >= 0)
+
+
+def test_a_row_that_another_host_has_is_not_run_here():
+    cells = {"plain": 0, "ticked": 9, "masks": 0, "date": "2026-01-02", "version": "1"}
+    page = works_with.page({"A1111": {"x|y": cells}, "Forge": {"z": cells}})
+    assert "| x\\|y | 0 | 9 | 0 | 1 | 2026-01-02 |" in page
+    assert page.count("| not run | not run | not run |  |  |") == 2
+    assert "## Neo\n\nNot run." in page
+
+
+def test_the_entry_for_the_index_has_its_keys_and_tags():
+    entry = json.loads((ROOT / "docs" / "extension-index.json").read_text("utf-8"))
+    assert set(entry) == {"name", "url", "description", "tags"}
+    assert re.fullmatch(r"https://[^ ]+?\.git", entry["url"])
+    assert entry["tags"] and set(entry["tags"]) <= TAGS - {"installed", "localization"}
+    assert len(entry["tags"]) == len(set(entry["tags"]))
+    assert 20 < len(entry["description"]) < 300 and "\n" not in entry["description"]
+
+
+def test_metadata_names_nothing_it_needs_and_an_order_for_any_folder():
+    read = configparser.ConfigParser()
+    assert read.read(ROOT / "metadata.ini", "utf-8")
+    assert read["Extension"]["Name"] == "asyndm" and read["Extension"]["Requires"] == ""
+    # A host takes the folder's name for the extension's: a section that names a callback by it
+    # would be an error wherever somebody cloned into another folder.
+    assert not [name for name in read.sections() if name.startswith("callbacks/")]
+    after = {part.strip() for part in read["scripts/asyndm_script.py"]["After"].split(",")}
+    assert {"adetailer", "sd-webui-controlnet", "sd_forge_controlnet"} <= after
+    assert (ROOT / "scripts" / "asyndm_script.py").exists()

@@ -1,0 +1,64 @@
+"""Write docs/works-with.md from docs/works-with.json; the file is written by a test run.
+
+``python tools/works_with.py``; what is measured and how is in ``tests/hosts/works.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+HOSTS = ("A1111", "Forge", "Neo", "reForge", "Classic")
+CELLS = ("plain", "ticked", "masks")
+NOT_RUN = "not run"
+HEAD = """# What works with what
+
+Written by `tools/works_with.py` from `works-with.json`, which a run of
+`tests/hosts/test_host_jobs_table.py` on the real host writes (`ASYNDM_TABLE`); nothing here is
+typed by hand. Every cell is the largest difference of two pictures, in 1/255, on a random model:
+
+- *plain*: AsynDM installed and not ticked, beside the host without it (0 is right);
+- *ticked*: ticked beside not ticked (more than 3 is right);
+- *masks*: ticked with *Show masks* beside ticked (0 is right: the pictures of masks change no
+  image and, inside a script, join no picture of its own).
+"""
+
+
+def page(table: dict[str, Any]) -> str:
+    """The page of a table {host: {row: {cell: value, "date", "version"}}}."""
+    parts = [HEAD]
+    names = sorted({row for rows in table.values() for row in rows}, key=str.casefold)
+    for host in HOSTS:
+        rows = table.get(host, {})
+        parts.append(f"## {host}\n")
+        if not rows:
+            parts.append("Not run.\n")
+            continue
+        parts.append("| Job | plain | ticked | masks | Version | Date |")
+        parts.append("|---|---|---|---|---|---|")
+        for name in names:
+            row = rows.get(name)
+            if row is None:
+                cells = [NOT_RUN] * len(CELLS) + ["", ""]
+            else:
+                cells = [row.get(cell, NOT_RUN) for cell in CELLS]
+                ran = any(cell != NOT_RUN for cell in cells)
+                cells += [row["version"], row["date"]] if ran else ["", ""]
+            parts.append("| " + " | ".join([_safe(name), *map(_safe, cells)]) + " |")
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _safe(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def main() -> None:
+    table = json.loads((DOCS / "works-with.json").read_text("utf-8"))
+    (DOCS / "works-with.md").write_text(page(table), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
