@@ -23,9 +23,17 @@ _DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(\d+)(?=[ \t]*(?:[,;\n)\]}]|\Z))"
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _WILDCARD = re.compile(r"__[^\s,;]+?__")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
-_BETWEEN = re.compile(r"\s+AND\s+|[|/]|\s*&\s*")
+_BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s*&\s*")
+_JOINING = re.compile(r"(?:and|AND)\s+(?=\S)|&\s*")  # what a bracket or a comma left in front
+# {2::cat|dog}, {2$$cat|dog}: how often, how many.
+_CHANCE = re.compile(r"\d*\.?\d*::|\d*-?\d*\$\$(?:[^$]{0,20}\$\$)?")
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _OPEN = {"(": ")", "[": "]", "{": "}"}
+# Endings of adjectives, and the commonest without.
+_ADJECTIVE = re.compile(
+    r"[a-z]{2,}(?:y|ed|ing|ous|ful|ish|less|ic|al|ive|ant|ent|en|some|able|ible)|"
+    r"cute|huge|tiny|big|small|fat|thin|sad|mad|calm|brave|fierce|pale|dark|bright|plump|sleek"
+)
 # Before "and" they tell what the next noun is like: "black and white cat" is one.
 _COLOURS = frozenset(
     """
@@ -139,6 +147,11 @@ def _items(text: str) -> list[str]:
 
     def close() -> None:
         item = " ".join("".join(piece).split())
+        if chance := _CHANCE.match(item):
+            item = item[chance.end() :].lstrip()
+        if joining := _JOINING.match(item):
+            item = item[joining.end() :]
+        item = _without_end(item)
         if item:
             items.append(item)
         piece.clear()
@@ -164,6 +177,14 @@ def _items(text: str) -> list[str]:
             piece.append(c)
     close()
     return items
+
+
+def _without_end(item: str) -> str:
+    """Without an "and" after which nothing comes."""
+    for end in (" and", " AND", "&"):
+        if item.endswith(end) and len(item) > len(end):
+            return item[: -len(end)].rstrip()
+    return item
 
 
 def _take_number(piece: list[str]) -> None:
@@ -204,15 +225,22 @@ def _is_one(pieces: list[str], nouns: Nouns | None = None) -> bool:
     firsts = [[atom.text for atom in atoms_of(piece) if atom.text] for piece in pieces[:-1]]
     if not last or not all(firsts):
         return False
-    ends = [words[-1] for words in firsts]
-    if all(end in _COLOURS or (end in nouns.others and not _is_noun(end, nouns)) for end in ends):
-        return len(last) > 1
-    articles = last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:])
-    if len(last) < 2 or articles:
+    if len(last) < 2 or last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:]):
         return False
+    ends = [words[-1] for words in firsts]
+    if all(_is_quality(end, nouns) for end in ends):
+        return True
     # Two kinds of food before what is made of them or holds them.
     joined = [*ends, last[0]]
     return all(bool(singular_forms(word) & nouns.food) for word in joined)
+
+
+def _is_quality(word: str, nouns: Nouns) -> bool:
+    """Whether a word tells what a thing is like: a colour or another adjective."""
+    if word in _COLOURS:
+        return True
+    known = word in nouns.others or bool(_ADJECTIVE.fullmatch(word))
+    return known and not _is_noun(word, nouns)
 
 
 def _is_noun(word: str, nouns: Nouns) -> bool:

@@ -22,13 +22,21 @@ ARTICLES = frozenset(
     einen il lo gli i uno o os as um uma de het een
     """.split()
 )
+# "two cats" in the box is found in "a cat".
+COUNTS = frozenset(
+    """
+    one two three four five six seven eight nine ten eleven twelve dozen several many few couple
+    pair of some both multiple
+    """.split()
+)
 
 
 def find_tokens(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
     """The token positions of every occurrence of an object, [] where it does not occur.
 
-    Singular and plural match each other; articles do not count; accents do not where the tokens
-    have none. A word may be cut into several tokens and an object may have several words.
+    Singular and plural match each other; articles do not count, nor do numbers where the whole is
+    not found; accents do not where the tokens have none. A word may be cut into several tokens and
+    an object may have several words.
     Positions are indices into ``tokens``.
     """
     if UNSPACED.search(object_text):
@@ -37,7 +45,10 @@ def find_tokens(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
     if not wanted:
         return []
     atoms = token_atoms(tokens)
-    return _find(wanted, atoms) or _find_without_articles(wanted, atoms)
+    found = _find(wanted, atoms) or _find_without_articles(wanted, atoms)
+    if not found and len(counted := _without_count(wanted)) < len(wanted):
+        found = _find(counted, atoms) or _find_without_articles(counted, atoms)
+    return found
 
 
 def match_objects(
@@ -92,6 +103,18 @@ def _find_without_articles(wanted: Sequence[str], atoms: Sequence[Atom]) -> list
     shown = [atom for atom in atoms if atom.text not in ARTICLES]
     changed = len(fewer) < len(wanted) or len(wanted) > 1
     return _find(fewer, shown) if fewer and changed else []
+
+
+def _without_count(wanted: Sequence[str]) -> Sequence[str]:
+    """Without the number in front: "two of the cats" -> "cats"."""
+    at = 0
+    while at < len(wanted) - 1 and _counts(wanted[at]):
+        at += 1
+    return wanted[at:]
+
+
+def _counts(word: str) -> bool:
+    return word in COUNTS or word in ARTICLES or kind_of(word[0]) == "N"
 
 
 def _is_mark(text: str) -> bool:

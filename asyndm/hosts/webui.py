@@ -127,7 +127,17 @@ def announce(p: Any, plan: Plan) -> None:
             p.comment(line)
     notes = [line.removeprefix("AsynDM: ") for line in plan.notes]
     if notes:
-        p.extra_generation_params[NOTE_KEY] = " ".join(notes)
+        p.extra_generation_params[NOTE_KEY] = _joined(notes)
+
+
+def _joined(notes: Sequence[str], most: int = 300) -> str:
+    """Notes in one line of the parameters; those without room are below the image."""
+    line = short(notes[0], most - 20)
+    for number, text in enumerate(notes[1:], 1):
+        if len(line) + len(text) > most - 20:
+            return f"{line} And {len(notes) - number} more."
+        line += f" {text}"
+    return line
 
 
 def make_plan(
