@@ -19,7 +19,7 @@ MOST_LETTERS = 2000  # of an expression
 _SIGNS = {ord(a): b for a, b in zip("、،؛︰", ",,;:")}
 _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(\d+)(?=[ \t]*(?:[,;\n)\]}]|\Z))")
+_DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _WILDCARD = re.compile(r"__[^\s,;]+?__")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
@@ -86,7 +86,7 @@ def read_expression(text: str) -> Expression:
             "fewer."
         )
     text = text.translate(_SIGNS)
-    text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+    text = _DECIMAL_COMMA.sub(r"\1.", text)
     notes: dict[str, None] = {}
     for pattern, what in (
         (_EXTRA_NETWORK, "is no word; it is left out."),

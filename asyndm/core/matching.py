@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from asyndm.core.nouns import singular_forms
-from asyndm.core.pieces import Atom, atoms_of, fold, folded, kind_of, token_atoms, token_words
+from asyndm.core.pieces import (
+    Atom,
+    atoms_of,
+    fold,
+    folded,
+    kind_of,
+    token_atoms,
+    token_words,
+    with_quoted_words,
+)
 from asyndm.core.pieces import without_accents as bare
 
 # Scripts that put no space between words: Thai, Lao, Burmese, Khmer, kana, Chinese.
@@ -22,6 +31,7 @@ ARTICLES = frozenset(
     einen il lo gli i uno o os as um uma de het een
     """.split()
 )
+_LEADING_ARTICLE = re.compile(r"\s*(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 # "two cats" in the box is found in "a cat".
 COUNTS = frozenset(
     """
@@ -41,10 +51,23 @@ def find_tokens(object_text: str, tokens: Sequence[str]) -> list[list[int]]:
     """
     if UNSPACED.search(object_text):
         return _find_characters(object_text, tokens)
-    wanted = [atom.text for atom in atoms_of(object_text) if atom.text]
+    parts = [atom.text for atom in atoms_of(_LEADING_ARTICLE.sub("", object_text, count=1))]
+    wanted = [part for part in parts if part]
     if not wanted:
         return []
-    atoms = token_atoms(tokens)
+    # A name such as "nier:automata" has a stop in it, in most prompts too.
+    name = parts[parts.index(wanted[0]) : len(parts) - (parts[-1] is None)]
+    if len(name) > len(wanted) and (found := _find(name, token_atoms(tokens))):
+        return found
+    found = _find_words(wanted, token_atoms(tokens))
+    if (glued := with_quoted_words(tokens)) != list(tokens):
+        taken = {p for group in found for p in group}
+        more = _find_words(wanted, token_atoms(glued))
+        found = sorted([*found, *(group for group in more if taken.isdisjoint(group))])
+    return found
+
+
+def _find_words(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
     found = _find(wanted, atoms) or _find_without_articles(wanted, atoms)
     if not found and len(counted := _without_count(wanted)) < len(wanted):
         found = _find(counted, atoms) or _find_without_articles(counted, atoms)
@@ -81,13 +104,14 @@ def same_word(wanted: str, shown: str) -> bool:
     return bare(shown) == fold(shown) and bool(singular_forms(bare(wanted)) & forms)
 
 
-def _find(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
+def _find(wanted: Sequence[str | None], atoms: Sequence[Atom]) -> list[list[int]]:
+    """Occurrences of words; None among them is a stop."""
     found, at, length = [], 0, len(wanted)
     while at + length <= len(atoms):
         window = atoms[at : at + length]
         after = atoms[at + length].text if at + length < len(atoms) else None
         if (
-            all(atom.text and same_word(word, atom.text) for word, atom in zip(wanted, window))
+            all(_is_at(word, atom.text) for word, atom in zip(wanted, window))
             and not window[0].inside
             and not (after and _is_mark(after))
         ):
@@ -96,6 +120,10 @@ def _find(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
         else:
             at += 1
     return found
+
+
+def _is_at(wanted: str | None, shown: str | None) -> bool:
+    return same_word(wanted, shown) if wanted and shown else wanted == shown
 
 
 def _find_without_articles(wanted: Sequence[str], atoms: Sequence[Atom]) -> list[list[int]]:
