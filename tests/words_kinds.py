@@ -274,6 +274,21 @@ def plurals(rng):
 
 
 @kind
+def several_words(rng):
+    several = [
+        "sofa bed",
+        "pizza slice",
+        "man in the moon",
+        "sea otter",
+        "teddy bear",
+        "panda mask",
+    ]
+    word = rng.choice([*several, "crème brûlée", "красная машина", "red fire truck", "t-shirt"])
+    notation = rng.choice(["clip", "ftfy", "bpe"])
+    return located(rng, word, word, [word] * rng.randrange(1, 3), notation=notation)
+
+
+@kind
 def numbers_before(rng):
     one = rng.choice(REGULAR)
     typed = f"{rng.choice(['two', 'three', 'several', '4', 'a few'])} {reference.plural(one)}"

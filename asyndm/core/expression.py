@@ -7,6 +7,7 @@ a prompt: ``[cat:dog:0.5]``, ``cat|dog``, ``cat AND dog``. ``-dog`` takes an obj
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asyndm.core.matching import ARTICLES
@@ -18,7 +19,7 @@ MOST_LETTERS = 2000  # of an expression
 # The signs of Chinese, Japanese, Arabic keyboards.
 _SIGNS = {ord(a): b for a, b in zip("、،؛︰", ",,;:")}
 _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _WILDCARD = re.compile(r"__[^\s,;]+?__")
@@ -26,7 +27,7 @@ _ESCAPED = re.compile(r"\\([()\[\]\\:])")
 _BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s*&\s*")
 _JOINING = re.compile(r"(?:and|AND)\s+(?=\S)|&\s*")  # what a bracket or a comma left in front
 # {2::cat|dog}, {2$$cat|dog}: how often, how many.
-_CHANCE = re.compile(r"\d*\.?\d*::|\d*-?\d*\$\$(?:[^$]{0,20}\$\$)?")
+_CHANCE = re.compile(r"\d*(?:\.\d+)?::|\d*(?:-\d*)?\$\$(?:[^$]{0,20}\$\$)?")
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 # Endings of adjectives, and the commonest without.
@@ -109,13 +110,12 @@ def read_expression(text: str) -> Expression:
     if notes and not found and not excluded:
         line = next(iter(notes)).removesuffix("; it is left out.").rstrip(".")
         raise SettingsError(f"{line}; write e.g. 'shark:0.7, bike'.")
-    kept = tuple(word for word in found if not _any_same(word.text, excluded))
-    return Expression(kept, tuple(excluded), tuple(notes))
+    return Expression(_without(found, excluded), tuple(excluded), tuple(notes))
 
 
 def is_excluded(text: str, excluded: tuple[str, ...]) -> bool:
     """Whether an object is one that the user took out."""
-    return _any_same(text, excluded)
+    return bool(excluded) and not _without([ObjectWord(text)], excluded)
 
 
 def short(text: str, most: int = 40) -> str:
@@ -247,12 +247,30 @@ def _is_noun(word: str, nouns: Nouns) -> bool:
     return bool(singular_forms(word) & nouns.forms)
 
 
-def _any_same(text: str, others: object) -> bool:
-    mine = [atom.text for atom in atoms_of(text) if atom.text and atom.text not in ARTICLES]
-    for other in others:  # type: ignore[attr-defined]
-        its = [a.text for a in atoms_of(other) if a.text and a.text not in ARTICLES]
-        if len(mine) == len(its) and all(
-            singular_forms(a) & singular_forms(b) for a, b in zip(mine, its)
-        ):
-            return True
-    return False
+def _words_of(text: str) -> list[frozenset[str]]:
+    """The forms of each word but the articles."""
+    return [
+        singular_forms(atom.text)
+        for atom in atoms_of(text)
+        if atom.text and atom.text not in ARTICLES
+    ]
+
+
+def _without(found: Iterable[ObjectWord], excluded: Iterable[str]) -> tuple[ObjectWord, ...]:
+    """The objects that were not taken out; looks each up by the forms of its first word."""
+    out: dict[str, list[list[frozenset[str]]]] = {}
+    for other in excluded:
+        words = _words_of(other)
+        for form in words[0] if words else ():
+            out.setdefault(form, []).append(words)
+    if not out:
+        return tuple(found)
+
+    def is_out(text: str) -> bool:
+        mine = _words_of(text)
+        its = (words for form in (mine[0] if mine else ()) for words in out.get(form, ()))
+        return any(
+            len(mine) == len(words) and all(a & b for a, b in zip(mine, words)) for words in its
+        )
+
+    return tuple(word for word in found if not is_out(word.text))

@@ -31,7 +31,7 @@ ARTICLES = frozenset(
     einen il lo gli i uno o os as um uma de het een
     """.split()
 )
-_LEADING_ARTICLE = re.compile(r"\s*(?:an?|the)\s+(?=\S)", re.IGNORECASE)
+_LEADING_ARTICLE = re.compile(r"\A\s*(?:an?|the)\s+(?=\S)", re.IGNORECASE)
 # "two cats" in the box is found in "a cat".
 COUNTS = frozenset(
     """
