@@ -14,6 +14,7 @@ from asyndm.core.matching import ARTICLES
 from asyndm.core.nouns import Nouns, load_nouns, singular_forms
 from asyndm.core.pieces import atoms_of, fold, kind_of
 from asyndm.core.settings import SettingsError, check_number
+from asyndm.core.wildcards import WILDCARD
 
 MOST_LETTERS = 2000  # of an expression
 # The signs of Chinese, Japanese, Arabic keyboards.
@@ -22,7 +23,6 @@ _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
-_WILDCARD = re.compile(r"__[^\s,;]+?__")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
 _BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s*&\s*")
 _JOINING = re.compile(r"(?:and|AND)\s+(?=\S)|&\s*")  # what a bracket or a comma left in front
@@ -91,7 +91,7 @@ def read_expression(text: str) -> Expression:
     notes: dict[str, None] = {}
     for pattern, what in (
         (_EXTRA_NETWORK, "is no word; it is left out."),
-        (_WILDCARD, "is a wildcard; write the word it became."),
+        (WILDCARD, "is a wildcard; write the word it became."),
     ):
         for match in pattern.finditer(text):
             notes[f"objects: {short(match.group())!r} {what}"] = None

@@ -13,6 +13,7 @@ from typing import Any
 
 from modules import prompt_parser, sd_samplers
 
+from asyndm.core.wildcards import expand
 from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
 from asyndm.hosts.shims import prompt_schedules
 from asyndm.network import UnsupportedNetwork
@@ -161,10 +162,20 @@ def words_of(
     """The objects of the batch that a job is sampling, in the pass it is in."""
     hires = is_hires(p)
     prompts = (getattr(p, "hr_prompts", None) or p.prompts) if hires else p.prompts
+    expression = _expanded(p, expression, prompts, hires)
     steps = getattr(p, "firstpass_steps", p.steps)
     return PromptWords(
         prompts, expression, conditioning, steps, _hires_steps(p) if hires else None, tokenize
     )
+
+
+def _expanded(p: Any, expression: str, prompts: Sequence[str], hires: bool) -> str:
+    """The expression with wildcards as the batch's prompts have them, where all agree."""
+    typed = (getattr(p, "hr_prompt", "") if hires else "") or p.prompt
+    if not isinstance(typed, str):
+        return expression
+    became = {expand(expression, typed, prompt) for prompt in prompts}
+    return became.pop() if len(became) == 1 else expression
 
 
 def _hires_steps(p: Any) -> int:
