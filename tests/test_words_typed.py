@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
+import clip_pieces
 import pytest
 
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import auto_objects, find_tokens, parse_objects, read_expression
-from asyndm.hosts import infotext
+from asyndm.hosts import infotext, webui
 
 _PRINTED = (*range(33, 127), *range(161, 173), *range(174, 256))
 _ALPHABET = {b: chr(b) for b in _PRINTED}
 _ALPHABET |= {b: chr(256 + n) for n, b in enumerate(b for b in range(256) if b not in _PRINTED)}
 
 
-def clip(text: str, most: int = 4) -> list[str]:
-    """CLIP's notation without its vocabulary: bytes, words cut after ``most`` of them."""
+def clip(text: str, most: int | None = None) -> list[str]:
+    """CLIP's tokens; in place of its pieces, each word cut after ``most`` bytes."""
+    if most is None:
+        return clip_pieces.prompt_pieces(text)
     tokens = ["<|startoftext|>"]
     for word in re.findall(r"[^\W\d_]+|\d|[^\s\w]+|_", text.lower()):
         letters = [_ALPHABET[b] for b in word.encode()]
@@ -29,7 +33,7 @@ def names(text):
     return [(word.text, word.curvature) for word in parse_objects(text)]
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 4, 50])
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 4, 50])
 @pytest.mark.parametrize(
     ("word", "prompt"),
     [
@@ -48,6 +52,13 @@ def names(text):
 def test_words_of_every_script_are_found(word, prompt, most):
     (positions,) = find_tokens(word, clip(prompt, most))
     assert positions and 0 not in positions
+
+
+def test_the_pieces_are_clips():
+    """Ids as the authors' own tokeniser gives them."""
+    ids = [clip_pieces.ids()[piece] for piece in clip_pieces.pieces("a pokémon, 猫 кошка")]
+    assert ids == [320, 22066, 267, 163, 234, 360, 27152, 13506, 141, 230, 27152, 27080]
+    assert len(clip_pieces.vocabulary()) == 49408
 
 
 def test_a_piece_of_a_word_is_no_word():
@@ -73,6 +84,20 @@ def test_a_piece_of_a_word_is_no_word():
         ),
         ("black and white cat", [("black and white cat", None)]),
         ("salt and pepper shaker", [("salt and pepper shaker", None)]),
+        ("fluffy and white cat", [("fluffy and white cat", None)]),
+        ("cute and tiny dog:0.3", [("cute and tiny dog", 0.3)]),
+        ("dog and white cat", [("dog", None), ("white cat", None)]),
+        ("beauty and the beast", [("beauty", None), ("the beast", None)]),
+        *(
+            (typed, [("cat", None), ("dog", None), ("bike", None)])
+            for typed in (
+                *("[cat:dog:0.5] and bike", "{cat|dog} & bike", "[cat|dog] AND bike"),
+                *("cat, dog, and bike", "cat and [dog:bike:5]", "cat and, dog, bike and"),
+                *("{2::cat|1::dog}, bike", "{2$$cat|dog} and bike"),
+            )
+        ),
+        ("and", [("and", None)]),
+        ("1/2 moon", [("1/2 moon", None)]),
         ("nier:automata", [("nier:automata", None)]),
         ("re:zero:0.4", [("re:zero", 0.4)]),
         ("cat, -dog", [("cat", None)]),
@@ -98,11 +123,33 @@ def test_an_expression_without_a_word_is_told(typed):
 
 @pytest.mark.parametrize(
     ("typed", "prompt"),
-    [("the cat", "a cat"), ("woman", "two women"), ("people", "a person"), ("box", "boxes")],
+    [
+        *(("the cat", "a cat"), ("woman", "two women"), ("people", "a person"), ("box", "boxes")),
+        *(("two cats", "a cat"), ("3 cats", "the cat"), ("a pair of dogs", "one dog")),
+    ],
 )
-def test_articles_and_plurals_do_not_matter(typed, prompt):
-    assert find_tokens(typed, clip(prompt, 50)) == [[2]] or typed == "box"
+def test_articles_plurals_and_numbers_do_not_matter(typed, prompt):
+    assert find_tokens(typed, clip(prompt)) == [[2]] or typed == "box"
     assert find_tokens(typed, clip(prompt, 2))
+
+
+def test_a_number_counts_where_the_whole_is_there():
+    assert find_tokens("two cats", clip("two cats and a cat")) == [[1, 2]]
+
+
+def test_the_notes_of_a_job_fit_into_a_line_of_the_parameters():
+    plan = SimpleNamespace(notes=[])
+    p = SimpleNamespace(comments=[], extra_generation_params={})
+    p.comment = p.comments.append
+    for number in range(20):
+        webui.note(p, plan, f"objects: {'word' * 12}{number} is not in the prompt.")
+    line = p.extra_generation_params[infotext.NOTE_KEY]
+    assert (
+        len(line) <= 300
+        and line.startswith("objects: word")
+        and re.search(r"And 1\d more\.$", line)
+    )
+    assert len(p.comments) == 20
 
 
 @pytest.mark.parametrize("typed", ["word " * 20_000, "x" * 10_000])

@@ -7,25 +7,34 @@ a prompt: ``[cat:dog:0.5]``, ``cat|dog``, ``cat AND dog``. ``-dog`` takes an obj
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from asyndm.core.matching import ARTICLES
 from asyndm.core.nouns import Nouns, load_nouns, singular_forms
 from asyndm.core.pieces import atoms_of, fold, kind_of
 from asyndm.core.settings import SettingsError, check_number
+from asyndm.core.wildcards import WILDCARD
 
 MOST_LETTERS = 2000  # of an expression
 # The signs of Chinese, Japanese, Arabic keyboards.
 _SIGNS = {ord(a): b for a, b in zip("、،؛︰", ",,;:")}
 _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(\d+)(?=[ \t]*(?:[,;\n)\]}]|\Z))")
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
+_DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
-_WILDCARD = re.compile(r"__[^\s,;]+?__")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
-_BETWEEN = re.compile(r"\s+AND\s+|[|/]|\s*&\s*")
+_BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s*&\s*")
+_JOINING = re.compile(r"(?:and|AND)\s+(?=\S)|&\s*")  # what a bracket or a comma left in front
+# {2::cat|dog}, {2$$cat|dog}: how often, how many.
+_CHANCE = re.compile(r"\d*(?:\.\d+)?::|\d*(?:-\d*)?\$\$(?:[^$]{0,20}\$\$)?")
 _AND = re.compile(r"\s+and\s+", re.IGNORECASE)
 _OPEN = {"(": ")", "[": "]", "{": "}"}
+# Endings of adjectives, and the commonest without.
+_ADJECTIVE = re.compile(
+    r"[a-z]{2,}(?:y|ed|ing|ous|ful|ish|less|ic|al|ive|ant|ent|en|some|able|ible)|"
+    r"cute|huge|tiny|big|small|fat|thin|sad|mad|calm|brave|fierce|pale|dark|bright|plump|sleek"
+)
 # Before "and" they tell what the next noun is like: "black and white cat" is one.
 _COLOURS = frozenset(
     """
@@ -78,11 +87,11 @@ def read_expression(text: str) -> Expression:
             "fewer."
         )
     text = text.translate(_SIGNS)
-    text = _DECIMAL_COMMA.sub(r"\1.\2", text)
+    text = _DECIMAL_COMMA.sub(r"\1.", text)
     notes: dict[str, None] = {}
     for pattern, what in (
         (_EXTRA_NETWORK, "is no word; it is left out."),
-        (_WILDCARD, "is a wildcard; write the word it became."),
+        (WILDCARD, "is a wildcard; write the word it became."),
     ):
         for match in pattern.finditer(text):
             notes[f"objects: {short(match.group())!r} {what}"] = None
@@ -101,13 +110,12 @@ def read_expression(text: str) -> Expression:
     if notes and not found and not excluded:
         line = next(iter(notes)).removesuffix("; it is left out.").rstrip(".")
         raise SettingsError(f"{line}; write e.g. 'shark:0.7, bike'.")
-    kept = tuple(word for word in found if not _any_same(word.text, excluded))
-    return Expression(kept, tuple(excluded), tuple(notes))
+    return Expression(_without(found, excluded), tuple(excluded), tuple(notes))
 
 
 def is_excluded(text: str, excluded: tuple[str, ...]) -> bool:
     """Whether an object is one that the user took out."""
-    return _any_same(text, excluded)
+    return bool(excluded) and not _without([ObjectWord(text)], excluded)
 
 
 def short(text: str, most: int = 40) -> str:
@@ -139,6 +147,11 @@ def _items(text: str) -> list[str]:
 
     def close() -> None:
         item = " ".join("".join(piece).split())
+        if chance := _CHANCE.match(item):
+            item = item[chance.end() :].lstrip()
+        if joining := _JOINING.match(item):
+            item = item[joining.end() :]
+        item = _without_end(item)
         if item:
             items.append(item)
         piece.clear()
@@ -164,6 +177,14 @@ def _items(text: str) -> list[str]:
             piece.append(c)
     close()
     return items
+
+
+def _without_end(item: str) -> str:
+    """Without an "and" after which nothing comes."""
+    for end in (" and", " AND", "&"):
+        if item.endswith(end) and len(item) > len(end):
+            return item[: -len(end)].rstrip()
+    return item
 
 
 def _take_number(piece: list[str]) -> None:
@@ -204,27 +225,52 @@ def _is_one(pieces: list[str], nouns: Nouns | None = None) -> bool:
     firsts = [[atom.text for atom in atoms_of(piece) if atom.text] for piece in pieces[:-1]]
     if not last or not all(firsts):
         return False
-    ends = [words[-1] for words in firsts]
-    if all(end in _COLOURS or (end in nouns.others and not _is_noun(end, nouns)) for end in ends):
-        return len(last) > 1
-    articles = last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:])
-    if len(last) < 2 or articles:
+    if len(last) < 2 or last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:]):
         return False
+    ends = [words[-1] for words in firsts]
+    if all(_is_quality(end, nouns) for end in ends):
+        return True
     # Two kinds of food before what is made of them or holds them.
     joined = [*ends, last[0]]
     return all(bool(singular_forms(word) & nouns.food) for word in joined)
+
+
+def _is_quality(word: str, nouns: Nouns) -> bool:
+    """Whether a word tells what a thing is like: a colour or another adjective."""
+    if word in _COLOURS:
+        return True
+    known = word in nouns.others or bool(_ADJECTIVE.fullmatch(word))
+    return known and not _is_noun(word, nouns)
 
 
 def _is_noun(word: str, nouns: Nouns) -> bool:
     return bool(singular_forms(word) & nouns.forms)
 
 
-def _any_same(text: str, others: object) -> bool:
-    mine = [atom.text for atom in atoms_of(text) if atom.text and atom.text not in ARTICLES]
-    for other in others:  # type: ignore[attr-defined]
-        its = [a.text for a in atoms_of(other) if a.text and a.text not in ARTICLES]
-        if len(mine) == len(its) and all(
-            singular_forms(a) & singular_forms(b) for a, b in zip(mine, its)
-        ):
-            return True
-    return False
+def _words_of(text: str) -> list[frozenset[str]]:
+    """The forms of each word but the articles."""
+    return [
+        singular_forms(atom.text)
+        for atom in atoms_of(text)
+        if atom.text and atom.text not in ARTICLES
+    ]
+
+
+def _without(found: Iterable[ObjectWord], excluded: Iterable[str]) -> tuple[ObjectWord, ...]:
+    """The objects that were not taken out; looks each up by the forms of its first word."""
+    out: dict[str, list[list[frozenset[str]]]] = {}
+    for other in excluded:
+        words = _words_of(other)
+        for form in words[0] if words else ():
+            out.setdefault(form, []).append(words)
+    if not out:
+        return tuple(found)
+
+    def is_out(text: str) -> bool:
+        mine = _words_of(text)
+        its = (words for form in (mine[0] if mine else ()) for words in out.get(form, ()))
+        return any(
+            len(mine) == len(words) and all(a & b for a, b in zip(mine, words)) for words in its
+        )
+
+    return tuple(word for word in found if not is_out(word.text))

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 _SPECIAL = re.compile(r"<\|?[\w .]*\|?>|\[(?:CLS|SEP|PAD|UNK|MASK)\]|</s>|<pad>", re.IGNORECASE)
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# CLIP cuts these off whatever follows: 'dog' in quotes is "'d" and "og".
+_CONTRACTIONS = frozenset(f"'{end}</w>" for end in ("s", "t", "re", "ve", "m", "ll", "d"))
 # These do not end a group of words; commas and stops do.
 JOINERS = frozenset("-_'’‘‐‑`´\"“”„«»()[]{}*~^")
 _PRINTED = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
@@ -63,6 +65,11 @@ def token_atoms(tokens: Sequence[str]) -> list[Atom]:
         for word in token_words(tokens)
         for atom in ([Atom(None)] if word is None else _atoms(word))
     ]
+
+
+def with_quoted_words(tokens: Sequence[str]) -> list[str]:
+    """CLIP's tokens with "'d" and "og" as one word."""
+    return [t.removesuffix("</w>") if t in _CONTRACTIONS else t for t in tokens]
 
 
 def token_words(tokens: Sequence[str]) -> list[list[Placed] | None]:

@@ -14,6 +14,7 @@ from typing import Any
 from modules import prompt_parser
 
 from asyndm.core.found import Found
+from asyndm.core.wildcards import expand
 from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
 from asyndm.hosts.shims import prompt_schedules, total_steps
 from asyndm.network import UnsupportedNetwork
@@ -177,8 +178,10 @@ def words_of(
     """The objects of the batch that a job is sampling, in the pass it is in."""
     hires = is_hires(p)
     prompts = prompts_of(p)
+    written = expression
+    expression = _expanded(p, expression, prompts, hires)
     steps = getattr(p, "firstpass_steps", p.steps)
-    known = [found.of(text, expression) for text in written_prompts(p)] if found else ()
+    known = [found.of(text, written) for text in written_prompts(p)] if found else ()
     return PromptWords(
         *(prompts, expression, conditioning, steps, _hires_steps(p) if hires else None, tokenize),
         known=known,
@@ -197,6 +200,15 @@ def written_prompts(p: Any) -> list[str]:
     first = getattr(p, "iteration", 0) * len(prompts)
     written = list(whole[first : first + len(prompts)])
     return written if len(written) == len(prompts) else list(prompts)
+
+
+def _expanded(p: Any, expression: str, prompts: Sequence[str], hires: bool) -> str:
+    """The expression with wildcards as the batch's prompts have them, where all agree."""
+    typed = (getattr(p, "hr_prompt", "") if hires else "") or p.prompt
+    if not isinstance(typed, str):
+        return expression
+    became = {expand(expression, typed, prompt) for prompt in prompts}
+    return became.pop() if len(became) == 1 else expression
 
 
 def _hires_steps(p: Any) -> int:

@@ -136,12 +136,22 @@ def announce(p: Any, plan: Plan) -> None:
             p.comment(line)
     notes = [line.removeprefix("AsynDM: ") for line in plan.notes]
     if notes:
-        p.extra_generation_params[NOTE_KEY] = " ".join(notes)
+        p.extra_generation_params[NOTE_KEY] = _joined(notes)
     if plan.outer is not None:
         said = str(plan.outer.get(NOTE_KEY, ""))
         new = [line for line in notes if line not in said]
         if new:
-            plan.outer[NOTE_KEY] = " ".join(filter(None, [said, *new]))
+            plan.outer[NOTE_KEY] = _joined([*filter(None, [said]), *new])
+
+
+def _joined(notes: Sequence[str], most: int = 300) -> str:
+    """Notes in one line of the parameters; those without room are below the image."""
+    line = short(notes[0], most - 20)
+    for number, text in enumerate(notes[1:], 1):
+        if len(line) + len(text) > most - 20:
+            return f"{line} And {len(notes) - number} more."
+        line += f" {text}"
+    return line
 
 
 def is_inner(p: Any) -> bool:

@@ -31,7 +31,7 @@ STAND_IN = Path(__file__).with_name("standin")
 STAND_IN_FORGE = Path(__file__).with_name("standin_forge")
 STYLES = ("A1111", "Forge", "Neo", "reForge", "Classic")  # of the stand-in
 # What the stand-in is made of besides the repository's own requirements.
-NEEDED = ("einops", "gradio", "k_diffusion", "ldm", "omegaconf", "torchdiffeq", "torchsde")
+NEEDED = ("clip", "einops", "gradio", "k_diffusion", "ldm", "omegaconf", "torchdiffeq", "torchsde")
 LENT = ("modules", "k_diffusion", "modules_forge", "backend", "ldm_patched")  # by the stand-in
 DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
@@ -124,7 +124,7 @@ class StandIn(WebUI):
         self.backend = {"Neo": "Forge", "Classic": "reForge"}.get(style, style)
         self.inpaints_alone_as_in_a_batch = style in ("A1111", "reForge")
         self._path = list(sys.path)
-        sys.path.insert(0, str(STAND_IN))
+        sys.path[:0] = [str(STAND_IN), str(REPO / "tests")]  # the latter for clip_pieces
         if style != "A1111":
             sys.path[:0] = [str(STAND_IN_FORGE / "styles" / style.lower()), str(STAND_IN_FORGE)]
         try:

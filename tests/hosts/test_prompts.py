@@ -76,3 +76,16 @@ def test_a_word_that_occurs_twice_has_one_mask_an_occurrence(host):
     assert found.matched["cat"] == [*cats[0], *cats[1]]
     assert second[0] and second[1:] == [[], []]  # the same places among the objects in every image
     assert found.curvatures(0.5) == [0.7, 0.7, 0.5]
+
+
+def test_a_wildcard_is_what_became_of_it(host):
+    from asyndm.hosts import detect
+    from asyndm.hosts.prompts import words_of
+
+    tokenize = detect.find_host().samplers.run.tokenize
+    p = SimpleNamespace(prompt="a __animal__ here", prompts=["a cat here"], steps=20)
+    made = words_of(p, "__animal__:0.7", conditioning(p.prompts), tokenize)
+    assert made.matched == {"cat": [2]} and made.curvatures(0.5) == [0.7] and not made.notes
+    p.prompts = ["a cat here", "a dog here"]
+    made = words_of(p, "cat, __animal__", conditioning(p.prompts), tokenize)
+    assert made.matched == {"cat": [2]} and len(made.notes) == 1

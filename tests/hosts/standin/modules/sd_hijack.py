@@ -1,16 +1,15 @@
 """Stands for ``modules/sd_hijack.py``, ``sd_hijack_clip.py`` and textual inversion's embeddings.
 
-The tokeniser and the encoder are small, deterministic and made for this: lower-case words, long
-ones in pieces of six letters, the last of them ending in ``</w>``, as CLIP's do.
+The tokeniser has CLIP's real vocabulary; the encoder is small, deterministic and made for this.
 """
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import namedtuple
 from collections.abc import Sequence
 
+import clip_pieces
 import torch
 from torch import Tensor, nn
 
@@ -18,31 +17,17 @@ from modules import prompt_parser
 from modules.shared import opts
 
 WIDTH = 32
-_WORD = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")
 PromptChunkFix = namedtuple("PromptChunkFix", ["offset", "embedding"])
 
 
 class Tokenizer:
-    """Ids are given in the order of appearance."""
-
-    def __init__(self) -> None:
-        self._pieces = ["<|startoftext|>", "<|endoftext|>"]
-        self._ids = {piece: number for number, piece in enumerate(self._pieces)}
+    """CLIP's, as transformers gives it to a host."""
 
     def __call__(self, text: str) -> list[int]:
-        pieces = []
-        for word in _WORD.findall(text.lower()):
-            cut = 6 if len(word) > 10 else len(word)
-            parts = [word[at : at + cut] for at in range(0, len(word), cut)]
-            pieces += [*parts[:-1], parts[-1] + "</w>"]
-        for piece in pieces:
-            if piece not in self._ids:
-                self._ids[piece] = len(self._pieces)
-                self._pieces.append(piece)
-        return [self._ids[piece] for piece in pieces]
+        return [clip_pieces.ids()[piece] for piece in clip_pieces.pieces(text)]
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        return [self._pieces[number] for number in ids]
+        return [clip_pieces.vocabulary()[number] for number in ids]
 
 
 class Embedding:
@@ -91,7 +76,11 @@ class PromptChunk:
 class TextEncoder(nn.Module):
     """``cond_stage_model``: texts -> [texts, 77 * chunks, WIDTH]."""
 
-    chunk_length, id_start, id_end = 75, 0, 1
+    chunk_length, id_start, id_end = (
+        75,
+        clip_pieces.ids()[clip_pieces.START],
+        clip_pieces.ids()[clip_pieces.END],
+    )
 
     def __init__(self) -> None:
         super().__init__()
