@@ -152,7 +152,8 @@ class PixelTime:
         )
         clocks = self.clock_table
         if len(self.sigma_table) * len(after.sigma_table) <= now.numel():
-            table = between(self.sigma_table[:, None], after.sigma_table[None, :])
+            pairs = torch.broadcast_tensors(self.sigma_table[:, None], after.sigma_table[None, :])
+            table = between(*pairs)
             clocks = clocks[:, None].expand(table.shape)
             index = now * len(after.sigma_table) + then
         else:  # one row a cell is fewer
