@@ -71,7 +71,7 @@ def test_the_synchronous_limit_for_every_schedule(kdiff, rule, name, kind):
 
 
 def test_a_brownian_tree_is_asked_for_the_hosts_intervals(kdiff):
-    """DPM++ SDE with k-diffusion's own tree: k = 1e-9 is the twin, and no pixel asks for its own."""
+    """With k-diffusion's own tree k = 1e-9 is the twin; no pixel asks for an interval of its own."""
     sigmas = host_list("karras", STEPS)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
 
@@ -183,3 +183,98 @@ def error(rule: str, steps: int, flip: bool, **options) -> float:
     )
     exact = MEAN + (x - MEAN) * math.hypot(LOW, SPREAD) / math.hypot(HIGH, SPREAD)
     return (out - exact).abs().max().item()
+
+
+def silence(sigma, sigma_next):
+    return 0.0
+
+
+ORDERS = [
+    ("euler", {}, 1),
+    ("ddim", {}, 1),
+    ("heun", {}, 2),
+    ("dpm_2", {}, 2),
+    ("dpmpp_2m", {}, 2),
+    ("dpm_2_a", {"eta": 0.0}, 2),
+    ("dpmpp_2s_a", {"eta": 0.0}, 2),
+    ("dpmpp_2m_sde", {"eta": 0.0}, 2),
+    ("dpmpp_sde", {"eta": 0.0}, 2),
+    ("lms", {"order": 2}, 2),
+    ("unipc", {"order": 1}, 2),  # the corrector raises the predictor's order by one
+]
+
+
+@pytest.mark.parametrize("flip", [False, True], ids=["mask fixed", "mask flips once"])
+@pytest.mark.parametrize(("rule", "options", "order"), ORDERS)
+def test_the_error_falls_with_the_rules_order(rule, options, order, flip):
+    few, many = (error(rule, n, flip, noise_sampler=silence, **options) for n in (48, 96))
+    assert math.log2(few / many) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("rule", SDE)
+def test_noise_keeps_the_distribution_with_clocks_of_their_own(rule):
+    """Mean and variance of the data at the end, in both halves; pixels stay independent."""
+    generator = torch.Generator().manual_seed(1)
+    x = MEAN + torch.randn(64, 4, 8, 8, generator=generator) * math.hypot(HIGH, SPREAD)
+    sigmas = torch.linspace(math.log(HIGH), math.log(LOW), 241).exp()
+    director = Director(EPS, CallableMasks(lambda i, d: FIXED.expand(64, -1, -1, -1), (0.5,)))
+
+    last = {}
+
+    def noise(sigma, sigma_next):
+        """Unit noise of one Brownian path: a longer interval goes on from the shorter one."""
+        start, end = float(sigma), float(sigma_next)
+        fresh = torch.randn(x.shape, generator=generator)
+        if last and abs(last["start"] - start) < 1e-5:
+            part = (start - last["end"]) / (start - end)
+            fresh = math.sqrt(part) * last["noise"] + math.sqrt(1 - part) * fresh
+        last.update(start=start, end=end, noise=fresh)
+        return fresh
+
+    out = sample_asyndm(
+        gaussian(director), x, sigmas, disable=True, director=director, rule=rule,
+        noise_sampler=noise,
+    )  # fmt: skip
+    spread = math.hypot(LOW, SPREAD)
+    left, right = (half.flatten().double() for half in out.chunk(2, dim=3))
+    for half in (left, right):
+        count = len(half)
+        assert abs(half.mean() - MEAN) < 3 * spread / math.sqrt(count)
+        assert abs(half.var() / spread**2 - 1) < 3 * math.sqrt(2 / count)
+    both = torch.stack([left, right])
+    assert torch.corrcoef(both)[0, 1].abs() < 3 / math.sqrt(len(left))
+
+
+def test_lcm_is_the_identity_of_d_and_the_next_noise():
+    """Where D is known, x is D and noise of the pixel's next level, whatever came before."""
+    sigmas = make_sigmas("karras", STEPS, EPS)
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    director, seen = Director(EPS, random_masks(2, (0.5,))), []
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def model(x, sigma):
+        seen.append((x, director.call.pixel_time.sigma_map()))
+        return torch.full_like(x, 0.25)
+
+    out = sample_asyndm(
+        model, x, sigmas, disable=True, director=director, rule="lcm",
+        noise_sampler=lambda a, b: noise,
+    )  # fmt: skip
+    for inside, level in seen[1:]:
+        assert torch.allclose(inside, 0.25 + level * noise, atol=1e-5)
+    assert torch.equal(out, torch.full_like(x, 0.25))
+
+
+def test_lcms_boundary_scalings_and_rounded_levels():
+    p = LcmParametrisation(alphas_cumprod())
+    trained = torch.arange(50) * 20 + 19
+    assert p.rounded(p.sigmas[trained]).tolist() == trained.tolist()
+    levels = torch.linspace(0.03, 14.6, 500, dtype=torch.float64)
+    logs = p.sigmas[trained].log()
+    nearest = trained[(levels.log()[:, None] - logs).abs().argmin(dim=1)]
+    assert p.rounded(levels).tolist() == nearest.tolist()
+    x, output = (torch.randn(1, 2, 20, 25, dtype=torch.float64) for _ in range(2))
+    sigma = levels.view(1, 1, 20, 25)
+    t = 10.0 * nearest.double().view(1, 1, 20, 25)
+    skip, out = 0.25 / (t**2 + 0.25), t / (t**2 + 0.25).sqrt()
+    assert torch.allclose(p.denoised(x, output, sigma), out * (x - sigma * output) + skip * x)
