@@ -147,7 +147,7 @@ def test_dpmpp_2m_is_first_order_where_a_pixel_stood_still():
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="rule"):
-        make_rule("heun")
+        make_rule("huen")
 
 
 def _must_not_draw():

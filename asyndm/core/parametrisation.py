@@ -102,6 +102,40 @@ class EpsParametrisation(_VarianceExploding):
         return x - align(sigma, x) * output
 
 
+class LcmParametrisation(EpsParametrisation):
+    """Latent consistency models (Luo et al. 2023, arXiv 2310.04378) that predict the noise.
+
+    They were trained at a few rounded timesteps, which the network is to be given
+    (``Director(timestep=parametrisation.rounded)``), and D is mixed with x by boundary scalings,
+    c_skip and c_out of ten times the timestep, so that it is x itself where no noise is left.
+
+    Args:
+        alphas_cumprod: as for the model it was distilled from.
+        rounds: number of its timesteps.
+    """
+
+    SIGMA_DATA = 0.5
+
+    def __init__(self, alphas_cumprod: Tensor, rounds: int = 50) -> None:
+        super().__init__(alphas_cumprod)
+        self._skip = len(self.sigmas) // rounds
+        self._rows = torch.arange(rounds) * self._skip + self._skip - 1
+        logs = self.sigmas[self._rows].log()
+        self._borders = (logs[1:] + logs[:-1]) / 2
+
+    def rounded(self, sigma: Tensor) -> Tensor:
+        """The trained timestep nearest in log sigma, same shape."""
+        borders = self._borders.to(sigma.device, wide_float(sigma.device))
+        row = torch.searchsorted(borders, sigma.to(borders.dtype).log().contiguous())
+        return row * self._skip + self._skip - 1
+
+    def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
+        scaled = 10.0 * align(self.rounded(sigma).to(x.dtype), x)
+        total = scaled**2 + self.SIGMA_DATA**2
+        clean = super().denoised(x, output, sigma)
+        return scaled * total.rsqrt() * clean + self.SIGMA_DATA**2 / total * x
+
+
 class VParametrisation(_VarianceExploding):
     """Networks that predict v (Stable Diffusion 2.1 at 768): D = c_skip * x + c_out * v."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,10 +17,10 @@ from asyndm.core.history import History
 from asyndm.core.masks import MaskSource, as_mask
 from asyndm.core.parametrisation import Parametrisation, align
 from asyndm.core.rows import Rows
+from asyndm.core.rules.base import Between, euler_step
 from asyndm.core.schedule import PixelClock, PixelTime, Size, Steering, resample
 from asyndm.core.settings import FIRST_STEPS, Settings
 from asyndm.core.sigma_scale import SigmaScale
-from asyndm.core.stepping import euler_step
 
 
 @dataclass
@@ -32,14 +32,17 @@ class NetworkCall:
         timestep_table: [R] the network's timesteps of ``pixel_time.sigma_table``, by the host's
             rounding rule.
         rows: set by the host's denoiser before every network call.
+        reading: masks are read from this call's attention; not from a second call inside a step.
     """
 
     pixel_time: PixelTime | None = None
     timestep_table: Tensor | None = None
     rows: Rows | None = None
+    reading: bool = True
 
     def clear(self) -> None:
         """Back to synchronous."""
+        self.reading = True
         self.pixel_time = self.timestep_table = self.rows = None
 
 
@@ -213,7 +216,7 @@ class Director:
 
         Raises:
             RuntimeError: no run is in progress, or a step was left out or repeated (a sampler with
-                several network calls a step cannot be directed).
+                several network calls a step makes the others :meth:`inside`).
         """
         if self.clock is None or i != self.clock.step:
             at = "no run in progress" if self.clock is None else f"step {self.clock.step} due"
@@ -232,6 +235,29 @@ class Director:
             )
         self.clock.advance(steering)
         return self._announce()
+
+    def raise_noise(self, gamma: float) -> PixelTime:
+        """Before the network call that is due: every pixel at (1 + gamma) times its noise level."""
+        time = self.call.pixel_time
+        self._tell(replace(time, sigma_table=time.sigma_table * (1 + gamma)))
+        return self.call.pixel_time
+
+    @contextmanager
+    def inside(self, now: PixelTime, between: Between) -> Iterator[PixelTime]:
+        """Another network call inside the step just taken; its attention steers nothing.
+
+        Args:
+            now: the noise levels the step started from.
+            between: of ``now`` and of the levels the clocks were moved to.
+        """
+        call = self.call
+        before = call.pixel_time, call.timestep_table, call.reading
+        try:
+            call.reading = False
+            self._tell(now.towards(self.clock_time, between))
+            yield call.pixel_time
+        finally:
+            call.pixel_time, call.timestep_table, call.reading = before
 
     def end(self) -> None:
         """Leave nothing behind but the history. Harmless when no run is in progress."""
@@ -270,9 +296,12 @@ class Director:
     def _announce(self) -> PixelTime:
         time = self.clock_time
         over = self.clock.step > self.clock.scale.intervals
-        self.call.pixel_time = None if over else time
-        self.call.timestep_table = None if over else self.timestep(time.sigma_table)
+        self._tell(None if over else time)
         return time
+
+    def _tell(self, time: PixelTime | None) -> None:
+        self.call.pixel_time = time
+        self.call.timestep_table = None if time is None else self.timestep(time.sigma_table)
 
     def _first(self, device: torch.device) -> Steering:
         if self.source.ready:

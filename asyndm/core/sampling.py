@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm.core.rules import make_rule
+from asyndm.core.rules.base import Between, Draw
 from asyndm.core.run import Director
-from asyndm.core.stepping import make_rule
 
 NoiseSampler = Callable[[Any, Any], Tensor]
 
@@ -29,9 +30,10 @@ def sample_asyndm(
     *,
     director: Director,
     rule: str = "ddpm",
-    eta: float = 1.0,
-    s_noise: float = 1.0,
+    eta: float | None = None,
+    s_noise: float | None = None,
     noise_sampler: NoiseSampler | None = None,
+    **options: Any,
 ) -> Tensor:
     """Asynchronous denoising (arXiv 2510.04504): every pixel at a noise level of its own.
 
@@ -43,9 +45,13 @@ def sample_asyndm(
         callback: called each step with x, i, sigma, sigma_hat and denoised, as in k-diffusion.
         disable: no progress bar.
         director: moves the clocks; left in a clean state after an exception, too.
-        rule: "ddpm" (twin: Euler ancestral), "euler" or "dpmpp_2m".
-        eta, s_noise: ancestral noise of "ddpm".
-        noise_sampler: (sigma, sigma_next) -> noise like x; called exactly when the twin calls it.
+        rule: one of :data:`asyndm.core.rules.REGISTRY`, which names their twins ("ddpm": Euler
+            ancestral).
+        eta, s_noise: of a rule that has them; None = as in its twin.
+        options: of the rule, as in its twin: s_churn, s_tmin, s_tmax, solver_type, r, ...
+        noise_sampler: (sigma, sigma_next) -> noise like x; called exactly when the twin calls it,
+            with the host's two noise levels: unit noise, which each pixel scales by its own share.
+            A Brownian tree is asked for the host's intervals alone.
             There is no default: noise from the global generator would make an image depend on
             the rest of its batch. See :func:`seeded_noise`.
 
@@ -56,7 +62,9 @@ def sample_asyndm(
         NoiseSamplerMissing: the rule draws noise and no ``noise_sampler`` was given.
         ValueError: an unknown rule, or noise levels that cannot be sampled.
     """
-    stepper = make_rule(rule, eta=eta, s_noise=s_noise, flow=director.parametrisation.flow)
+    stepper = make_rule(
+        rule, eta=eta, s_noise=s_noise, flow=director.parametrisation.flow, **options
+    )
     if stepper.draws_noise and noise_sampler is None:
         raise NoiseSamplerMissing(
             f"The rule {rule!r} draws noise: pass noise_sampler=, e.g. seeded_noise(x, seeds)."
@@ -64,29 +72,46 @@ def sample_asyndm(
     extra_args = {} if extra_args is None else extra_args
     s_in = x.new_ones([x.shape[0]])
     dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
+
+    def network(x: Tensor, sigma: Tensor) -> Tensor:
+        return model(x, sigma * s_in, **extra_args)
+
     with director.run(x, sigmas) as time:
         host = director.clock.scale.sigmas
+        stepper.begin(host)
         x = director.enter(x)
         for i in _progress(len(host) - 1, disable):
-            denoised = model(x, sigmas[i] * s_in, **extra_args)
+            draw = None
+            if noise_sampler is not None:
+                draw = _bind(noise_sampler, sigmas[i], sigmas[i + 1])
+            sigma_hat, gamma = sigmas[i], stepper.churn(host[i])
+            if gamma is not None:
+                noise, sigma = draw() * stepper.s_noise, time.sigma_map()
+                if gamma > 0:
+                    time, sigma_hat = director.raise_noise(gamma), sigmas[i] * (gamma + 1)
+                    up = (time.sigma_map() ** 2 - sigma**2).sqrt()
+                    x = (x.to(wide) + noise * up).to(dtype)
+            denoised = network(x, sigma_hat)
             if callback is not None:
                 callback(
                     {
                         "x": x,
                         "i": i,
                         "sigma": sigmas[i],
-                        "sigma_hat": sigmas[i],
+                        "sigma_hat": sigma_hat,
                         "denoised": denoised,
                     }
                 )
-            sigma = time.sigma_map()
-            time = director.advance(i, denoised)
-            draw = None
-            if noise_sampler is not None:
-                draw = _bind(noise_sampler, sigmas[i], sigmas[i + 1])
+            now, time = time, director.advance(i, denoised)
+
+            def model_at(inside, between, now=now, ends=(sigma_hat, sigmas[i + 1])):
+                with director.inside(now, between):
+                    return network(inside.to(dtype), between(*ends)).to(wide)
+
             x = stepper.step(
-                x.to(wide), denoised.to(wide), sigma, time.sigma_map(), host[i], host[i + 1], draw
-            ).to(dtype)
+                x.to(wide), denoised.to(wide), now.sigma_map(), time.sigma_map(),
+                host[i], host[i + 1], draw, model_at,
+            ).to(dtype)  # fmt: skip
     return x
 
 
@@ -111,8 +136,13 @@ def seeded_noise(x: Tensor, seeds: Sequence[int]) -> NoiseSampler:
     return draw
 
 
-def _bind(noise_sampler: NoiseSampler, sigma: Tensor, sigma_next: Tensor) -> Callable[[], Tensor]:
-    return lambda: noise_sampler(sigma, sigma_next)
+def _bind(noise_sampler: NoiseSampler, sigma: Tensor, sigma_next: Tensor) -> Draw:
+    def draw(start: Between | None = None, end: Between | None = None) -> Tensor:
+        a = sigma if start is None else start(sigma, sigma_next)
+        b = sigma_next if end is None else end(sigma, sigma_next)
+        return noise_sampler(a, b)
+
+    return draw
 
 
 def _progress(steps: int, disable: bool | None):

@@ -19,7 +19,7 @@ No method here looks at the values of a tensor on the device, so no step waits f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -137,6 +137,30 @@ class PixelTime:
             torch.cat([self.clock_table, place.to(self.clock_table, non_blocking=True)]),
             self.size,
         )
+
+    def towards(self, after: PixelTime, between: Callable[[Tensor, Tensor], Tensor]) -> PixelTime:
+        """The noise levels inside the step from these to ``after``: a row for a pair of rows.
+
+        Args:
+            after: of the same run and latents.
+            between: (noise level here, noise level after) -> inside, element by element.
+        """
+        grid = after.grid if self.grid in ((1, 1), after.grid) else self.size
+        now, then = (
+            time.index_at(*grid) if grid == self.size else resample(time.index, grid)
+            for time in (self, after)
+        )
+        clocks = self.clock_table
+        if len(self.sigma_table) * len(after.sigma_table) <= now.numel():
+            pairs = torch.broadcast_tensors(self.sigma_table[:, None], after.sigma_table[None, :])
+            table = between(*pairs)
+            clocks = clocks[:, None].expand(table.shape)
+            index = now * len(after.sigma_table) + then
+        else:  # one row a cell is fewer
+            table = between(self.sigma_table[now], after.sigma_table[then])
+            clocks = clocks[now]
+            index = torch.arange(now.numel(), device=now.device).view(now.shape)
+        return PixelTime(table.flatten(), index, clocks.flatten(), self.size)
 
     def sigma_map(self) -> Tensor:
         """Noise level of every latent pixel, [B, 1, H, W] float32."""

@@ -59,6 +59,21 @@ def make_sigmas(name: str, steps: int, parametrisation: Parametrisation) -> Tens
     return torch.cat([sigmas.float(), torch.zeros(1)])
 
 
+def ddim_sigmas(steps: int, parametrisation: Parametrisation) -> Tensor:
+    """The noise levels of DDIM's own timesteps (Song et al. 2020, arXiv 2010.02502), as in hosts.
+
+    Timesteps 1, 1 + T // steps, ... from the top; the lowest is where the last call leads to, so
+    that there are as many levels as the host's DDIM has timesteps, and one call less.
+
+    Raises:
+        SettingsError: a number of steps that cannot be used.
+    """
+    table = parametrisation.sigmas
+    steps = check_whole("steps", steps, 2, len(table))
+    rows = torch.arange(0, len(table), len(table) // steps) + 1
+    return table[rows.clamp(max=len(table) - 1).flip(0)].float()
+
+
 def _at_row(table: Tensor, rows: Tensor) -> Tensor:
     """The table at fractional rows, interpolated in log sigma as k-diffusion does."""
     low = rows.floor().long().clamp(max=len(table) - 2)

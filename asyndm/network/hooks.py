@@ -132,7 +132,7 @@ class UNetHooks(ABC):
                 f"is {known}: NetworkCall.rows must be set before every network call."
             )
         self.check_inputs(kwargs)
-        if self.capture is not None:
+        if self.capture is not None and call.reading:
             self.capture.begin(tuple(latents.shape[-2:]), rows)
         if call.pixel_time is not None:
             self.field = self._field(call, latents.device)

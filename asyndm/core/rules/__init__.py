@@ -1,0 +1,118 @@
+"""The update rules when every pixel has a noise level of its own, by name.
+
+    rule = make_rule("heun", s_churn=0.5)
+    REGISTRY["heun"].twin  # "sample_heun", k-diffusion's function of the same rule
+
+``NO_FORM`` says of the samplers that have no asynchronous form, why.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from asyndm.core.rules.base import Rule
+from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
+from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, Lms
+from asyndm.core.rules.single import Ddim, Ddpm, Euler, FlowDdpm, Lcm
+from asyndm.core.rules.unipc import UniPC
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of one rule.
+
+    Attributes:
+        make: the rule for x = x0 + sigma * noise.
+        twin: the function of the same rule in k-diffusion, or in the host where k-diffusion has
+            none.
+        flow: the rule for x = (1 - sigma) * x0 + sigma * noise; None where the twin has no form of
+            its own for it.
+    """
+
+    make: Callable[..., Rule]
+    twin: str
+    flow: Callable[..., Rule] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What can be set: eta, s_noise, s_churn, s_tmin, s_tmax, solver_type, r, ..."""
+        return tuple(inspect.signature(self.make).parameters)
+
+    @property
+    def calls(self) -> int:
+        """Network calls a step."""
+        return getattr(self.make, "calls", 1)
+
+
+def _lcm() -> Lcm:
+    return Lcm()
+
+
+def _flow_lcm() -> Lcm:
+    return Lcm(flow=True)
+
+
+# The deterministic rules solve dx / ds = (x - D) / s, which is one for both kinds of latents.
+REGISTRY = {
+    "ddpm": Entry(Ddpm, "sample_euler_ancestral", FlowDdpm),
+    "euler": Entry(Euler, "sample_euler", Euler),
+    "dpmpp_2m": Entry(DpmPP2M, "sample_dpmpp_2m", DpmPP2M),
+    "dpmpp_2m_sde": Entry(DpmPP2MSde, "sample_dpmpp_2m_sde"),
+    "dpmpp_3m_sde": Entry(DpmPP3MSde, "sample_dpmpp_3m_sde"),
+    "dpmpp_sde": Entry(DpmPPSde, "sample_dpmpp_sde"),
+    "dpmpp_2s_a": Entry(DpmPP2SAncestral, "sample_dpmpp_2s_ancestral"),
+    "heun": Entry(Heun, "sample_heun", Heun),
+    "dpm_2": Entry(Dpm2, "sample_dpm_2", Dpm2),
+    "dpm_2_a": Entry(Dpm2Ancestral, "sample_dpm_2_ancestral"),
+    "lms": Entry(Lms, "sample_lms", Lms),
+    "ddim": Entry(Ddim, "ddim"),
+    "unipc": Entry(UniPC, "unipc"),
+    "lcm": Entry(_lcm, "sample_lcm", _flow_lcm),
+}
+NO_FORM = {
+    "restart": "it goes up in noise again, on lists of its own",
+    "plms": "its coefficients are those of equal steps, which no pixel of its own pace takes",
+    "dpm_fast": "it chooses its own noise levels, not the host's list",
+    "dpm_adaptive": "one step size is chosen for the whole image from its error",
+}
+
+
+def make_rule(
+    name: str,
+    *,
+    eta: float | None = None,
+    s_noise: float | None = None,
+    flow: bool = False,
+    **options: Any,
+) -> Rule:
+    """The rule of that name, one of :data:`REGISTRY`; "ddpm" with ``eta`` 0 is DDIM.
+
+    Args:
+        eta: share of fresh noise where a rule has one; None = as in its twin (1; "ddim": 0).
+        s_noise: factor on the noise, where a rule draws some.
+        flow: the model is a rectified flow.
+        options: of this rule, see :attr:`Entry.options`.
+
+    Raises:
+        ValueError: an unknown name, a rule without a form (for flow models), or an option that the
+            rule does not have.
+    """
+    if name in NO_FORM:
+        raise ValueError(f"rule: {name!r} has no asynchronous form: {NO_FORM[name]}.")
+    if name not in REGISTRY:
+        raise ValueError(f"rule: {name!r} is unknown; choose one of {', '.join(REGISTRY)}.")
+    entry = REGISTRY[name]
+    make = entry.flow if flow else entry.make
+    if make is None:
+        usable = ", ".join(each for each, other in REGISTRY.items() if other.flow)
+        raise ValueError(f"rule: {name!r} has no form for flow models; choose one of {usable}.")
+    for option in options:
+        if option not in entry.options:
+            known = ", ".join(entry.options) or "none"
+            raise ValueError(f"{option}: rule {name!r} has no such option; it has {known}.")
+    general = {"eta": eta, "s_noise": s_noise}
+    given = {k: v for k, v in general.items() if v is not None and k in entry.options}
+    return make(**given, **options)
