@@ -205,9 +205,7 @@ def summarise(table: dict, arms: list[str], pictures: list[int]) -> list[dict]:
         table: (arm, picture) -> the line of its measures.
     """
     values = {
-        arm: {
-            name: np.array([[table[arm, i][name]] for i in pictures], float) for name in MEASURES
-        }
+        arm: {name: np.array([[table[arm, i][name]] for i in pictures], float) for name in MEASURES}
         for arm in arms
     }
     controls = {"": BASELINE, "_to_concave": next(a for a, slow in SLOW.items() if slow == "all")}
