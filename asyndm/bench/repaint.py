@@ -235,15 +235,19 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
     """The lines of an earlier run; one that was cut off is left out, its picture is made again.
 
     Raises:
-        SettingsError: the file is of another setup.
+        SettingsError: the file is of another setup or another program, or has no folder.
     """
+    if path and not path.parent.is_dir():
+        raise SettingsError(f"lines: the folder {path.parent} does not exist; make it first.")
     lines = []
     for text in path.read_text().splitlines() if path and path.exists() else ():
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
-        there = line.pop("setup")
+        there = line.pop("setup", None) if isinstance(line, dict) else None
+        if there is None:
+            raise SettingsError(f"lines: {path} holds no results of this bench; name a new file.")
         if there != setup:
             changed = ", ".join(name for name in setup if there.get(name) != setup[name])
             raise SettingsError(f"lines: {path} is of another {changed}; name a new file.")

@@ -170,6 +170,18 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
         cli(*options, "--steps", 3, "--lines", lines)
 
 
+def test_a_file_that_cannot_hold_the_results_is_one_line(tmp_path):
+    other = tmp_path / "other.jsonl"
+    for text in ('{"arm": 1}\n', "[1]\n"):
+        other.write_text(text)
+        with pytest.raises(SettingsError, match="holds no results of this bench"):
+            cli("--lines", other)
+    with pytest.raises(SettingsError, match="does not exist; make it first"):
+        cli("--lines", tmp_path / "nowhere" / "a.jsonl")
+    with pytest.raises(SettingsError, match="arms: 'sideways' is unknown"):
+        cli("--arms", "sideways")
+
+
 def test_the_table_holds_exact_mcnemar():
     plain, arm, concave = "plain inpainting", "region slow, k .9", "concave for all, k .9"
     blank = dict.fromkeys(bench.MEASURES, 0.0)
