@@ -3,12 +3,13 @@
 Seam: how much larger the step of colour across the border of the repainted region is than in the
 original picture, where the background lies on both sides. Change outside: how far the kept part is
 from the original as the autoencoder gives it back. All methods repaint the same pictures from the
-same noise.
+same noise. What goes wrong is told by kind, see :func:`failures`; p values are McNemar's, exact.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from asyndm.core.settings import Settings, check_whole
-from asyndm.scenes.checker import check, object_mask
+from asyndm.core.settings import Settings, SettingsError, check_whole
+from asyndm.scenes.checker import Verdict, check, find_objects, object_mask
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
@@ -27,8 +28,9 @@ from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 from .paired import compare, mean_over_prompts
+from .scenes import PRECISIONS, end_cut_line
 
-_BATCH = 25
+_BATCH = 16
 _GIVEN = Settings(enabled=True, mask_source="given")
 ARMS = {
     "plain inpainting": replace(_GIVEN, curvature=0.0),
@@ -37,8 +39,20 @@ ARMS = {
     "context leads .5": replace(_GIVEN, curvature=0.0, lead=0.5),
     "context clean": replace(_GIVEN, curvature=0.0, lead=1.0),
     "region slow, k .5, context leads .5": replace(_GIVEN, curvature=0.5, lead=0.5),
+    # the controls of a slow region: slowness alone, and the mask inverted
+    "concave for all, k .9": replace(_GIVEN, curvature=0.9),
+    "context slow, k .9": replace(_GIVEN, curvature=0.9),
 }
+SLOW = {"concave for all, k .9": "all", "context slow, k .9": "context"}  # others: the region
 BASELINE = "plain inpainting"
+# name -> (seed of the scenes and wishes, first seed of the noise); no two share a picture
+SETS = {
+    "first": ([4504, 3], 1_000_003),  # the 144 pictures of 0.1.0's table
+    "development": ([4504, 18, 1], 181_000_003),
+    "confirm": ([4504, 18, 2], 182_000_003),
+}
+KINDS = ("malformed", "shape", "colour", "count", "relation")
+MEASURES = ("right", "seam", "change_outside", "sharpness", *KINDS)
 
 
 @dataclass(frozen=True)
@@ -94,14 +108,53 @@ def seam(picture: np.ndarray, original: np.ndarray, region: np.ndarray) -> float
     return float(sum(step.sum() for step in steps) / count) if count else float("nan")
 
 
+def failures(picture: np.ndarray, wish: Wish, verdict: Verdict) -> dict[str, bool]:
+    """Which kinds of failure a picture shows; all False where it is right.
+
+    Args:
+        picture: uint8 [64, 64, 3].
+
+    Returns:
+        ``malformed``: a coloured region of no known shape. ``shape``, ``colour``: for an asked
+        object that is missing there is one of its colour in another shape, of its shape in
+        another colour. ``count``: more or fewer objects than asked. ``relation``: the objects
+        stand otherwise than asked. A picture may show several.
+    """
+    seen = find_objects(picture)
+
+    def fits(one, group) -> bool:
+        return one.shape == group.shape and group.colour in (None, one.colour)
+
+    left = [one for one in seen if not any(fits(one, group) for group in wish.groups)]
+    missing = [g for g in wish.groups if sum(fits(one, g) for one in seen) < g.count]
+    return {
+        "malformed": any(one.shape is None for one in left),
+        "shape": any(one.shape and one.colour == g.colour for g in missing for one in left),
+        "colour": any(one.shape == g.shape for g in missing for one in left),
+        "count": len(seen) != wish.total,
+        "relation": any(text == wish.relation and not ok for text, ok in verdict.items),
+    }
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument("--pictures", type=int, default=200)
+    parser.add_argument(
+        "--set", choices=SETS, default="first", help="of pictures; k is never chosen on confirm"
+    )
+    parser.add_argument(
+        "--arms", nargs="+", default=list(ARMS), metavar="ARM", help=f"of {'; '.join(ARMS)}"
+    )
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, default=Request("").cfg)
     parser.add_argument("--strength", type=float, default=1.0, help="denoising strength")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
     parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument(
+        "--lines", type=Path, help="results by picture, JSON lines; a stopped run goes on there"
+    )
+    parser.add_argument("--report-only", action="store_true", help="paint nothing")
     parser.add_argument("--json", type=Path)
 
 
@@ -112,71 +165,173 @@ def main(args: argparse.Namespace) -> int:
         SettingsError: a value that cannot be used.
     """
     count = check_whole("pictures", args.pictures, 1, 100_000)
+    for arm in args.arms:
+        if arm not in ARMS:
+            raise SettingsError(f"arms: {arm!r} is unknown; choose of {'; '.join(ARMS)}.")
+    arms = list(dict.fromkeys([BASELINE, *args.arms]))
     request = Request("", steps=args.steps, cfg=args.cfg)
+    setup = {
+        "set": args.set,
+        "steps": request.steps,
+        "cfg": request.cfg,
+        "strength": args.strength,
+        "precision": args.precision,
+    }
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipeline = ScenePipeline.load(args.weights)
-    rng = np.random.default_rng([4504, 3])
-    jobs = [sample_job(rng) for _ in range(count)]
-    measured = {
-        arm: np.array(
-            [
-                values
-                for start in tqdm(range(0, count, _BATCH), desc=arm)
-                for values in _measure(
-                    pipeline, jobs[start : start + _BATCH], start, settings, request, args.strength
-                )
-            ]
-        )
-        for arm, settings in ARMS.items()
-    }
-    rows = []
-    for arm, values in measured.items():
-        row: dict = {"method": arm}
-        for column, name in enumerate(("right", "seam", "change_outside")):
-            mine, base = values[:, column, None], measured[BASELINE][:, column, None]
-            row[name] = mean_over_prompts(mine).as_dict()
-            if arm != BASELINE:
-                both = ~np.isnan(mine[:, 0]) & ~np.isnan(base[:, 0])
-                row[f"{name}_difference"] = compare(mine[both], base[both]).as_dict()
-        rows.append(row)
+    lines = _read(args.lines, setup)
+    if not args.report_only:
+        lines += _paint(args, arms, count, request, setup, lines)
+    table = {(line["arm"], line["picture"]): line for line in lines}
+    complete = [i for i in range(count) if all((arm, i) in table for arm in arms)]
+    if not complete:
+        print("No picture is finished for all methods yet.")
+        return 0
+    if len(complete) < count:
+        print(f"{len(complete)} of {count} pictures are finished for all methods; these count.")
+    rows = summarise(table, arms, complete)
+    for row in rows:
         print(_line(row))
     if args.json:
-        setup = {"pictures": count, "steps": request.steps, "cfg": request.cfg}
-        args.json.write_text(json.dumps({**setup, "strength": args.strength, "rows": rows}))
+        report = {"pictures": len(complete), **setup, "rows": rows}
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
 
-def _measure(pipeline, jobs, first, settings, request, strength):
-    """[right, seam, change outside] of every job."""
+def summarise(table: dict, arms: list[str], pictures: list[int]) -> list[dict]:
+    """A row an arm: means, and paired differences to plain and to concave for all.
+
+    Args:
+        table: (arm, picture) -> the line of its measures.
+    """
+    values = {
+        arm: {name: np.array([[table[arm, i][name]] for i in pictures], float) for name in MEASURES}
+        for arm in arms
+    }
+    controls = {"": BASELINE, "_to_concave": next(a for a, slow in SLOW.items() if slow == "all")}
+    rows = []
+    for arm in arms:
+        row: dict = {"method": arm}
+        for name in MEASURES:
+            mine = values[arm][name]
+            row[name] = _rounded(mean_over_prompts(mine).as_dict())
+            for suffix, control in controls.items():
+                if control == arm or control not in values or (suffix and arm == BASELINE):
+                    continue
+                base = values[control][name]
+                both = ~np.isnan(mine[:, 0]) & ~np.isnan(base[:, 0])
+                row[f"{name}_difference{suffix}"] = _rounded(
+                    compare(mine[both], base[both]).as_dict()
+                )
+        rows.append(row)
+    return rows
+
+
+def _rounded(cell: dict) -> dict:
+    return {name: float(f"{value:.5g}") for name, value in cell.items()}
+
+
+def _read(path: Path | None, setup: dict) -> list[dict]:
+    """The lines of an earlier run; one that was cut off is left out, its picture is made again.
+
+    Raises:
+        SettingsError: the file is of another setup or another program, or has no folder.
+    """
+    if path and not path.parent.is_dir():
+        raise SettingsError(f"lines: the folder {path.parent} does not exist; make it first.")
+    lines = []
+    for text in path.read_text().splitlines() if path and path.exists() else ():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        there = line.pop("setup", None) if isinstance(line, dict) else None
+        if there is None:
+            raise SettingsError(f"lines: {path} holds no results of this bench; name a new file.")
+        if there != setup:
+            changed = ", ".join(name for name in setup if there.get(name) != setup[name])
+            raise SettingsError(f"lines: {path} is of another {changed}; name a new file.")
+        lines.append(line)
+    return lines
+
+
+def _paint(args, arms, count, request, setup, lines) -> list[dict]:
+    """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
+    pipeline = ScenePipeline.load(args.weights)
+    scene_seed, noise_seed = SETS[args.set]
+    rng = np.random.default_rng(scene_seed)
+    jobs = [sample_job(rng) for _ in range(count)]
+    done = {(line["arm"], line["picture"]) for line in lines}
+    made = []
+    with open(args.lines, "a+") if args.lines else contextlib.nullcontext() as out:
+        if out:
+            end_cut_line(out)
+        for start in tqdm(range(0, count, _BATCH), unit="batch"):
+            for arm in arms:
+                numbers = [
+                    i for i in range(start, min(start + _BATCH, count)) if (arm, i) not in done
+                ]
+                if not numbers:
+                    continue
+                measured = _measure(
+                    pipeline,
+                    [jobs[i] for i in numbers],
+                    [noise_seed + i for i in numbers],
+                    arm,
+                    request,
+                    args.strength,
+                    args.precision,
+                )
+                new = [{"arm": arm, "picture": i, **m} for i, m in zip(numbers, measured)]
+                made += new
+                if out:
+                    out.writelines(json.dumps({**line, "setup": setup}) + "\n" for line in new)
+                    out.flush()
+    return made
+
+
+def _measure(pipeline, jobs, seeds, arm, request, strength, precision=PRECISIONS[0]):
+    """The measures of every job, as dictionaries."""
     originals = np.stack([job.picture for job in jobs])
     regions = np.stack([job.region for job in jobs])
-    made = repaint(
-        pipeline,
-        originals,
-        torch.from_numpy(regions),
-        [job.wish.prompt() for job in jobs],
-        [1_000_003 + first + j for j in range(len(jobs))],
-        settings,
-        request,
-        strength,
-    )
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        made = repaint(
+            pipeline,
+            originals,
+            torch.from_numpy(regions),
+            [job.wish.prompt() for job in jobs],
+            seeds,
+            ARMS[arm],
+            request,
+            strength,
+            SLOW.get(arm, "region"),
+        )
     autoencoder = pipeline.model.autoencoder
     latents = autoencoder.encode(to_input(originals, torch.device("cpu")))
     kept = pipeline.model.decode_pixels(latents).numpy()
     for job, picture, original in zip(jobs, made, kept):
         outside = ~job.region.repeat(PATCH, 0).repeat(PATCH, 1)
         change = np.abs(picture.astype(float) - original.astype(float))[outside].mean()
-        right = float(check(picture, job.wish).right)
-        yield right, seam(picture, job.picture, job.region), float(change)
+        verdict = check(picture, job.wish)
+        yield {
+            "right": verdict.right,
+            "seam": seam(picture, job.picture, job.region),
+            "change_outside": float(change),
+            "sharpness": verdict.quality["sharpness"],
+            **failures(picture, job.wish, verdict),
+        }
 
 
 def _line(row: dict) -> str:
     text = f"{row['method']:<38}"
-    for name, digits in (("right", 3), ("seam", 2), ("change_outside", 2)):
+    for name, digits in (("right", 3), ("seam", 2), ("change_outside", 2), ("sharpness", 2)):
         text += f"  {name.replace('_', ' ')} {row[name]['value']:.{digits}f}"
-        if f"{name}_difference" in row:
-            difference = row[f"{name}_difference"]
-            low, high = difference["low"], difference["high"]
-            text += f" ({difference['value']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}])"
-    return text
+        for suffix in ("", "_to_concave"):
+            if difference := row.get(f"{name}_difference{suffix}"):
+                low, high = difference["low"], difference["high"]
+                text += (
+                    f" ({'vs concave ' if suffix else ''}{difference['value']:+.{digits}f} "
+                    f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+                )
+                text += f" p={difference['p_value']:.2g})" if name == "right" else ")"
+    return text + "  " + ", ".join(f"{kind} {row[kind]['value']:.3f}" for kind in KINDS)

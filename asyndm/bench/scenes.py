@@ -137,7 +137,7 @@ def run(
         if i % of == number
     ]
     with open(folder / f"results_{number}_of_{of}.jsonl", "a+") as out:
-        _end_cut_line(out)
+        end_cut_line(out)
         for task in tqdm(todo, desc=f"shard {number + 1}/{of}", unit="batch"):
             pairs = [p for p in task.pairs if (task.arm.text, task.coupling, *p) not in done]
             if not pairs:
@@ -147,7 +147,7 @@ def run(
             out.flush()
 
 
-def _end_cut_line(out: typing.TextIO) -> None:
+def end_cut_line(out: typing.TextIO) -> None:
     """Start a new line behind one that a stopped process left unfinished."""
     end = out.tell()
     out.seek(max(end - 1, 0))

@@ -12,7 +12,7 @@ from torch import Tensor
 from asyndm.core.masks import DynamicMasks, GivenMasks
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
-from asyndm.core.settings import Settings, check_number
+from asyndm.core.settings import Settings, SettingsError, check_number
 from asyndm.core.sigmas import make_sigmas
 from asyndm.core.words import objects_of
 from asyndm.network import attach
@@ -21,6 +21,8 @@ from asyndm.network.denoiser import GuidedDenoiser
 from .objects import capture_of
 from .pipeline import Request, ScenePipeline
 from .train import to_input
+
+SLOW = ("region", "all", "context")
 
 
 class KeepingDenoiser:
@@ -47,6 +49,7 @@ def repaint(
     settings: Settings,
     request: Request,
     strength: float = 1.0,
+    slow: str = "region",
 ) -> np.ndarray:
     """Pictures whose region was painted anew for their prompts.
 
@@ -58,27 +61,40 @@ def repaint(
             takes the region itself as the object.
         request: steps, guidance, rule, schedule and coupling.
         strength: denoising strength within (0, 1]: the share of the steps that is taken.
+        slow: of ``SLOW``; with mask source "given" what walks the curve. "region" is the product;
+            the others are its controls: "all" (one slow clock for the whole picture, the kept part
+            included) and "context" (the mask inverted: the kept part slow, the region on the
+            host's clock).
 
     Returns:
         uint8 [B, 64, 64, 3].
 
     Raises:
-        SettingsError: a strength that cannot be used.
+        SettingsError: a strength or a ``slow`` that cannot be used.
     """
+    if slow not in SLOW:
+        raise SettingsError(f"slow: {slow!r} is unknown; choose of {', '.join(SLOW)}.")
+    if slow != "region" and (settings.mask_source != "given" or settings.lead):
+        raise SettingsError(f"slow: {slow} needs the mask source 'given' and no context lead.")
     strength = check_number("strength", strength, 0.01, 1)
     known = pipeline.model.autoencoder.encode(to_input(pictures, torch.device("cpu")))
     sigmas = make_sigmas(request.schedule, request.steps, pipeline.parametrisation)
     sigmas = sigmas[request.steps - max(1, round(strength * request.steps)) :]
     watching = None
     if settings.mask_source == "given":
-        source = GivenMasks(region, settings.curvature)
+        mask = {"region": region, "all": torch.ones_like(region), "context": ~region}[slow]
+        source = GivenMasks(mask, settings.curvature)
     else:
         objects = [objects_of(prompt, settings.objects) for prompt in prompts]
         watching = capture_of(prompts, objects, request.coupling)
         ks = [settings.curvature] * len(watching.columns[0][0])
         source = DynamicMasks(watching, ks, threshold=settings.threshold)
     director = Director.from_settings(
-        settings, pipeline.parametrisation, source, allowed=region, known=known
+        settings,
+        pipeline.parametrisation,
+        source,
+        allowed=region if slow == "region" else None,  # a run's kept part is never slow otherwise
+        known=known,
     )
     noise = seeded_noise(known, seeds)
     with attach(pipeline.model.unet, director.call, watching):
