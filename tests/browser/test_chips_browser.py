@@ -83,7 +83,7 @@ def page(url, browser) -> Iterator[Page]:
 
 def open_(page: Page, tab: str = "txt2img") -> None:
     if tab != "txt2img":
-        page.get_by_role("tab", name=tab).click()
+        page.locator(".tab-nav button").filter(has_text=tab).click()
     page.locator(f"#{tab}_asyndm .label-wrap").first.click()
     page.locator(f"#{tab}_asyndm_objects").wait_for(state="visible")
 
