@@ -5,69 +5,38 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
+from asyndm.core.choice_words import (
+    ADJECTIVE,
+    BETWEEN_SIGNS,
+    COLOUR_NOUNS,
+    CONTRACTED,
+    DENYING,
+    DETERMINERS,
+    FOREIGN_STOP_WORDS,
+    FUNCTION_WORDS,
+    HANGUL,
+    HANGUL_PARTICLE,
+    LEADING_VERB,
+    MINUS,
+    NO_CONTENT,
+    NO_SUBJECT_AFTER,
+    OF_THE_PICTURE,
+    PICTURE_WORDS,
+    SHOWING,
+    SOMETIMES_THINGS,
+    STOP_WORDS,
+    VERB,
+    VERB_ENDING,
+)
 from asyndm.core.expression import is_excluded
 from asyndm.core.matching import ARTICLES, UNSPACED
 from asyndm.core.nouns import Nouns, load_nouns, singular_forms
 from asyndm.core.pieces import kind_of
 from asyndm.core.prompt_syntax import wanted_prompt
 
-# Function words and words about the picture: never objects of an automatic choice.
-STOP_WORDS = frozenset(
-    """
-    a about above across after against all along alongside also am among an and another any are
-    around as at away be been before behind being below beneath beside between beyond both but by
-    can close could dark did do does down during each eight eleven either every exactly few five
-    for four from front full had half has have having he her here hers him his how i if in inside
-    into is it its itself just large left less like long lots many may me middle might more most
-    much must my near neither next nine no nor not of off on one only onto or other our out
-    outside over own per please right same she should single six small so some such ten than
-    that the their them then there these they this those three through to together top toward
-    towards twelve two under underneath until up upon us very was we were what when where which
-    while who whose will with within without would you your zero break seven several bottom
-    riding sitting standing lying holding wearing eating flying swimming jumping looking walking
-    running playing driving sleeping hanging facing made big little tall tiny huge young old new
-    black white red green blue yellow orange purple pink brown gray grey cyan magenta teal beige
-    photo photograph photography picture image painting portrait illustration sketch drawing
-    masterpiece poster wallpaper render rendering artwork art style styled quality best high
-    highly detailed detail details resolution realistic photorealistic hyperrealistic cinematic
-    lighting light lights shot closeup closeups up hd uhd k bokeh lens camera background
-    foreground scene view trending artstation octane unreal engine award winning beautiful
-    stunning cute aesthetic intricate sharp focus depth field digital anime watercolor oil
-    canvas dramatic professional ultra super epic concept design vibrant colorful colourful
-    color colour colors colours score nsfw sfw
-    """.split()
-)
-# Articles, prepositions and the like of other languages people prompt in.
-FOREIGN_STOP_WORDS = ARTICLES | frozenset(
-    """
-    de du au aux dans sur sous avec et à en chez pour par près est sont très qui que son sa ses
-    con y por para entre sobre sin es del al su muy junto
-    auf mit und im am von zu zum zur unter über neben bei ist sind vor hinter aus einem einer eines
-    di della delle dei nel nella sul sulla e ed è da per tra vicino accanto
-    no na nos nas do dos das com em ao à perto
-    op met van onder naast bij voor
-    и в во на с со у под над за из к ко о об по для от до рядом между перед при это
-    і й та з із до біля
-    bir ve ile üzerinde w z ze na i oraz pod nad przy
-    """.split()
-)
-# Nouns that before another noun tell its colour: "an orange cat" holds no fruit.
-_COLOUR_NOUNS = frozenset(
-    """
-    amber apricot cherry chocolate copper coral emerald jade lavender lemon lilac lime mint
-    mustard olive orange peach pearl plum rose ruby salmon sapphire strawberry turquoise violet
-    """.split()
-)
-# Whoever follows them made the picture or is where it was made.
-_NO_SUBJECT_AFTER = frozenset("by in at from style of near via made inspired".split())
-_ADJECTIVE = re.compile(r".{2,}(?:ing|ed|ly|ful|ous|ish|less|ical|able|ible|esque|est|like)")
-_MINUS = re.compile(r"(?<![^\s,;(\[])[-−–](?=[^\W\d_])[^\s,;)\]]+")
-# Chinese and Japanese words that stand between things.
-_BETWEEN_SIGNS = re.compile(
-    r"[的在和与跟里中上下着著了是有被把、。一二两三四五六七八九十]+[只個个匹隻条條张張辆輛座朵把杯名位本艘架]?"
-    r"|[のにをはがでともへやから]+|(?:匹|人|個|台)の"
-)
+_MOST_WORDS = 4  # of one thing
 
 
 @dataclass(frozen=True)
@@ -87,21 +56,32 @@ def auto_objects(
     content word. What the prompt gives a weight of 0 or less is no object, nor what is excluded.
     """
     nouns = nouns or load_nouns()
-    words = _words(_MINUS.sub(" , ", wanted_prompt(prompt)))
+    words = _words(MINUS.sub(" , ", CONTRACTED.sub(_parted, wanted_prompt(prompt))))
     found: list[str] = []
     content: list[str] = []
-    at = 0
+    if _is_foreign(words, nouns):
+        return [word for word in _unique(_foreign(words)) if not is_excluded(word, excluded)]
+    at, denied = 0, False
     while at < len(words):
         text = words[at].text
-        length = _noun_length(words, at, nouns)
-        if length:
-            found.append(" ".join(word.text or "" for word in words[at : at + length]))
-        elif length := _name_length(words, at, nouns):
-            found.append(" ".join(word.text or "" for word in words[at : at + length]))
-        elif text and len(text) > 1 and not _is_stop(text):
+        end = _thing_end(words, at, nouns) or _name_end(words, at, nouns)
+        if end:
+            if not denied and not _is_description(words, end, nouns):
+                found.append(" ".join(word.text or "" for word in words[at:end]))
+            denied = False
+        elif text is None or text in DENYING:
+            denied = text is not None
+        elif len(text) > 1 and not _is_stop(text):
             content.append(text)
-        at += max(length, 1)
+        at = max(end, at + 1)
+    content = [word for word in content if not NO_CONTENT.fullmatch(word)] or content
+    content = [word for word in content if not is_adjective(word)] or content
     return [word for word in _unique(found or content) if not is_excluded(word, excluded)]
+
+
+def _parted(match: re.Match[str]) -> str:
+    """What a contraction leaves: "doesn't" is no name, "dog's tail" are two words."""
+    return " not " if match.group()[0] in "nN" else " "
 
 
 def _words(text: str) -> list[_Word]:
@@ -112,8 +92,10 @@ def _words(text: str) -> list[_Word]:
     def close() -> None:
         nonlocal run
         if run and UNSPACED.search(run):
-            for piece in _BETWEEN_SIGNS.split(run):
-                words.extend([_Word(piece), _Word(None)] if piece else [])
+            for piece in BETWEEN_SIGNS.split(run):
+                piece = LEADING_VERB.sub("", piece, count=1) if piece else ""
+                if piece and not VERB_ENDING.fullmatch(piece):
+                    words.extend([_Word(piece), _Word(None)])
         elif run:
             words.append(_Word(run.casefold(), run[:1].isupper()))
         run = ""
@@ -143,6 +125,24 @@ def _is_stop(text: str) -> bool:
     return bool(singular_forms(text) & STOP_WORDS) or text in FOREIGN_STOP_WORDS
 
 
+def _thing_end(words: list[_Word], at: int, nouns: Nouns) -> int:
+    """Where the thing that begins at ``at`` ends, 0 where none does.
+
+    Nouns in a row are one thing, called by the last of them: "cowboy hat", "school uniform". What
+    no list knows is taken in behind the noun, where other languages have their adjectives.
+    """
+    length = _noun_length(words, at, nouns)
+    end = at + length
+    while length and end < len(words) and end - at < _MOST_WORDS:
+        if kind_of((words[end - 1].text or " ")[0]) == "S" or _is_plural(words[end - 1].text, nouns):
+            break
+        length = _noun_length(words, end, nouns)
+        if not length and _is_unknown(words[end].text, nouns):
+            length = int(not _names_something(words, end + 1, nouns))
+        end += length
+    return end if end > at else 0
+
+
 def _noun_length(words: list[_Word], at: int, nouns: Nouns) -> int:
     """How many words from ``at`` on make one noun of the list: 0, 1 or a compound's length."""
     first = words[at].text
@@ -154,36 +154,142 @@ def _noun_length(words: list[_Word], at: int, nouns: Nouns) -> int:
     if second is not None:
         if any((first, last) in nouns.compounds for last in singular_forms(second)):
             return 2
-        if first in _COLOUR_NOUNS and second not in STOP_WORDS:
+        if first in COLOUR_NOUNS and second not in STOP_WORDS:
             return 0
-    if first in STOP_WORDS and first not in _COLOUR_NOUNS or first in ARTICLES:
+    if _is_shown_thing(words, at):
+        return 1
+    if first in STOP_WORDS and first not in COLOUR_NOUNS or first in ARTICLES:
         return 0
-    return int(bool(singular_forms(first) & nouns.forms))
+    forms = singular_forms(first)
+    return int(bool(forms & nouns.forms) or bool(forms & nouns.verbs) and _is_noun_here(words, at))
 
 
-def _name_length(words: list[_Word], at: int, nouns: Nouns) -> int:
-    """How many unknown words from ``at`` on stand where a thing would: a subject or a tag."""
+def _is_noun_here(words: list[_Word], at: int) -> bool:
+    """Whether an article or number stands before, at most a colour or size between; or no word."""
+    after = words[at + 1].text if at + 1 < len(words) else None
+    at -= 1
+    if after is None and (at < 0 or words[at].text is None):
+        return True
+    while at >= 0 and words[at].text in PICTURE_WORDS:
+        at -= 1
+    return at >= 0 and (words[at].text in DETERMINERS or words[at].text in ("the", "this"))
+
+
+def _is_shown_thing(words: list[_Word], at: int) -> bool:
+    """Whether a camera, poster and the like is meant as a thing: "a poster warning of fire"."""
+    if words[at].text not in SOMETIMES_THINGS:
+        return False
+    after = words[at + 1].text if at + 1 < len(words) else None
+    before = at - 1
+    while before >= 0 and (words[before].text or "") not in {"", *DETERMINERS}:
+        if words[before].text in FUNCTION_WORDS:
+            return False
+        before -= 1
+    if before < 0 or words[before].text is None or after in SHOWING | PICTURE_WORDS:
+        return False
+    return after is not None or before > 0
+
+
+def _is_plural(text: str | None, nouns: Nouns) -> bool:
+    """Whether nothing can be called by the next noun: "dogs" is followed by a verb or a thing."""
+    return bool(text) and bool(singular_forms(text) & nouns.forms - {text})
+
+
+def _is_description(words: list[_Word], end: int, nouns: Nouns) -> bool:
+    """Whether what ends here tells how the picture or its scenery is: "mountain road"."""
+    after = words[end].text if end < len(words) else None
+    if after is None or _is_plural(words[end - 1].text, nouns):
+        return False
+    return after in OF_THE_PICTURE or bool(singular_forms(after) & nouns.scenery)
+
+
+def _name_end(words: list[_Word], at: int, nouns: Nouns) -> int:
+    """Where the unknown words at ``at`` end if they stand where a thing would, else 0."""
     end = at
     while end < len(words) and _is_unknown(words[end].text, nouns):
         end += 1
     if end == at:
         return 0
     before = words[at - 1].text if at else None
-    if before in _NO_SUBJECT_AFTER:
+    if before in NO_SUBJECT_AFTER or _names_something(words, end, nouns):
         return 0
-    after = words[end].text if end < len(words) else None
-    # Before a noun it tells what that is like: "a vermilion car".
-    if after is not None and _noun_length(words, end, nouns):
-        return 0
-    return end - at
+    return end
+
+
+def _names_something(words: list[_Word], at: int, nouns: Nouns) -> bool:
+    """Whether the word at ``at`` is what the words before it describe: "a vermilion car"."""
+    text = words[at].text if at < len(words) else None
+    while text in PICTURE_WORDS:
+        at += 1
+        text = words[at].text if at < len(words) else None
+    if not text:
+        return False
+    if _noun_length(words, at, nouns):
+        return True
+    return text in nouns.others and not VERB.fullmatch(text) and not _is_stop(text)
 
 
 def _is_unknown(text: str | None, nouns: Nouns) -> bool:
+    if text and UNSPACED.search(text):
+        return True
     if not text or len(text) < 2 or kind_of(text[0]) != "L" or _is_stop(text):
         return False
-    if singular_forms(text) & (nouns.forms | nouns.others):
+    if singular_forms(text) & _known(nouns):
         return False
-    return not (text.isascii() and _ADJECTIVE.fullmatch(text))
+    # "cloudy" and "hazy" are what a cloud and a haze make.
+    root = text[:-1] if text.endswith("y") else ""
+    known = _known(nouns)
+    if root and {root, root + "e", root[:-1]} & known:
+        return False
+    return not is_adjective(text)
+
+
+@lru_cache(maxsize=2)
+def _known(nouns: Nouns) -> frozenset[str]:
+    return nouns.forms | nouns.others | nouns.scenery | nouns.verbs
+
+
+def _is_foreign(words: list[_Word], nouns: Nouns) -> bool:
+    """Whether the prompt is in a language whose words the noun list would misread."""
+    texts = [word.text for word in words if word.text and kind_of(word.text[0]) == "L"]
+    signs = [text for text in texts if text in FOREIGN_STOP_WORDS - STOP_WORDS]
+    english = [text for text in texts if text in FUNCTION_WORDS - FOREIGN_STOP_WORDS]
+    if any(HANGUL.match(text) for text in texts):
+        return True
+    content = [text for text in texts if text not in signs and not _is_stop(text)]
+    unknown = sum(not singular_forms(text) & _known(nouns) for text in content)
+    return len(signs) > len(english) and (len(signs) > 1 or 2 * unknown >= len(content))
+
+
+def _foreign(words: list[_Word]) -> list[str]:
+    """Runs of words between articles, prepositions and signs."""
+    found: list[str] = []
+    run: list[str] = []
+
+    def close() -> None:
+        if run:
+            found.append(" ".join(run))
+            run.clear()
+
+    for word in [*words, _Word(None)]:
+        text = word.text
+        if text is None or len(text) < 2 and kind_of(text[0]) != "S" or _is_stop(text):
+            close()
+        elif HANGUL.match(text):
+            if VERB_ENDING.fullmatch(text):
+                run.clear()
+                continue
+            run.append(text)
+            if HANGUL_PARTICLE.fullmatch(text):
+                close()
+        else:
+            run.append(text)
+    return found
+
+
+def is_adjective(word: str) -> bool:
+    """Whether an English word's ending tells that it names no thing."""
+    return word.isascii() and bool(ADJECTIVE.fullmatch(word))
 
 
 def _unique(words: list[str]) -> list[str]:
