@@ -71,7 +71,7 @@ def test_the_synchronous_limit_for_every_schedule(kdiff, rule, name, kind):
 
 
 def test_a_brownian_tree_is_asked_for_the_hosts_intervals(kdiff):
-    """With k-diffusion's own tree k = 1e-9 is the twin; no pixel asks for an interval of its own."""
+    """k-diffusion's own tree: k = 1e-9 is the twin; no pixel asks for an interval of its own."""
     sigmas = host_list("karras", STEPS)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
 

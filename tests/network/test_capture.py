@@ -330,3 +330,20 @@ def test_this_package_imports_no_network_library() -> None:
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_second_call_inside_a_step_is_not_read(small: Case) -> None:
+    """Rules with two network calls a step: the maps are those of the first alone."""
+    capture, call = AttentionCapture(COLUMNS), NetworkCall(rows=Rows.only_cond(2))
+    with attach(small.unet, call, capture):
+        small(small.inputs(2), 300.0)
+        first = capture.read()
+        small(small.inputs(2), 300.0)
+        call.reading = False
+        small(small.inputs(2), 700.0)
+        call.reading = True
+        torch.testing.assert_close(capture.read(), first, equal_nan=True)
+        call.reading = False
+        small(small.inputs(2), 300.0)
+        with pytest.raises(RuntimeError, match="No cross-attention"):
+            capture.read()
