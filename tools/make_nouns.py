@@ -10,8 +10,9 @@ frequency: the counts of the tagged texts, plus how often WordNet's own glosses 
 the word (the tagged texts are too small to know a skateboard).
 
 One line a noun: the word, then its irregular plurals, separated by spaces; an underscore joins
-the parts of a compound ("teddy_bear"). Three sections: things; ``#food``, of them those one eats;
-``#other``, the commonest words that name no thing, so that an unknown word can be told from them.
+the parts of a compound ("teddy_bear"). Four sections: things; ``#food``, of them those one eats;
+``#scenery``, what objects stand in or before; ``#other``, the commonest words that name no thing, so
+that an unknown word can be told from them.
 """
 
 from __future__ import annotations
@@ -22,12 +23,17 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 LIMIT = 120_000  # bytes of nouns.txt
-OTHERS = 22_000  # of them for common words that name no thing
+OTHERS = 50_000  # of them for common words that name no thing, and for scenery
 # Lexicographer files of WordNet: animal, artifact, food, object, person, plant.
 PHYSICAL_FILES = {5, 6, 13, 17, 18, 20}
+LIVING_FILES = {5, 18, 20}
+TOPS_FILE = 3  # of the most general: animal, plant, person
 ANIMAL_FILE = 5
 FOOD_FILE = 13
 SHAPE_ROOTS = {"two-dimensional_figure", "three-dimensional_figure", "polyhedron", "sphere"}
+ROOM_ROOT = "room"  # what lies below it is scenery as a living room is
+GAME_ROOT = "athletic_game"  # prompts name its ball by the game: "playing soccer"
+BODY_FILE = 8
 PHYSICAL_SHARE = 0.5  # of the tagged uses of a noun
 
 # What a prompt says about the picture, not about what is in it.
@@ -94,7 +100,7 @@ EXTRA_WORDS = set(
     suitcase microwave fridge hoodie sneaker polar_bear school_bus coffee_cup sports_car
     police_car steam_engine space_station light_bulb rubber_duck sand_castle sphere cube pyramid
     cylinder cuboid prism octahedron torus hexagon pentagon rhombus trapezoid
-    basketball football baseball volleyball softball rugby_ball branch counter pants shorts
+    rugby_ball branch counter pants shorts sign staff
     """.split()
 )
 # What WordNet's first sense hides: adjectives, verb forms and names far commoner than the noun.
@@ -165,6 +171,39 @@ def is_shape(offset: str, hypernyms: dict[str, list[str]], roots: set[str]) -> b
     )
 
 
+def general_things(files: dict[str, int], hypernyms: dict[str, list[str]]) -> set[str]:
+    """The most general synsets that most of what lies directly below are things: animal, plant."""
+    below: dict[str, list[bool]] = defaultdict(list)
+    for offset, up in hypernyms.items():
+        for parent in up:
+            if files.get(parent) == TOPS_FILE and files[offset] != TOPS_FILE:
+                below[parent].append(files[offset] in LIVING_FILES)
+    return {offset for offset, kinds in below.items() if sum(kinds) > len(kinds) / 2}
+
+
+def read_scenery(folder: Path) -> set[str]:
+    """``SCENERY_WORDS`` and every kind of room whose word names no other thing (no toilet)."""
+    files, hypernyms, *_ = read_synsets(folder)
+    senses: dict[str, list[str]] = {}
+    for line in (folder / "index.noun").read_text("utf-8").splitlines():
+        if not line.startswith("  "):
+            parts = line.split()
+            senses[parts[0]] = parts[-int(parts[2]) :]
+    root = {senses[ROOM_ROOT][0]}
+    rooms = {
+        noun
+        for noun, offsets in senses.items()
+        if WORD.fullmatch(noun)
+        and noun not in EXTRA_WORDS
+        and is_shape(offsets[0], hypernyms, root)
+        and not any(
+            files[offset] in PHYSICAL_FILES and not is_shape(offset, hypernyms, root)
+            for offset in offsets
+        )
+    }
+    return SCENERY_WORDS | rooms | {"cityscape", "townscape", "moonscape", "cloudscape"}
+
+
 def rank_nouns(folder: Path) -> list[tuple[float, str]]:
     """(score, noun) of every noun that may enter the list, the best first."""
     files, hypernyms, gloss_counts, lower_case = read_synsets(folder)
@@ -177,19 +216,24 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
             parts = line.split()
             senses[parts[0]] = parts[-int(parts[2]) :]  # most frequent sense first
     roots = {offset for root in SHAPE_ROOTS for offset in senses[root]}
+    roots.update(senses[GAME_ROOT])
+    general = general_things(files, hypernyms)
+    scenery = read_scenery(folder)
     ranked = [(float("inf"), noun) for noun in EXTRA_WORDS]
     for noun, offsets in senses.items():
         if len(noun) < 2 or noun in EXCLUDED | EXTRA_WORDS or not WORD.fullmatch(noun):
             continue
         if noun.rstrip("s") in EXCLUDED or noun not in lower_case:
             continue  # a plural of such a word; a proper name, a Latin family name
-        if noun.replace("-", "_").rpartition("_")[2] in SCENERY_WORDS:
-            continue  # a compound of scenery: blue sky, living room
+        if noun in scenery or noun.replace("-", "_").rpartition("_")[2] in scenery:
+            continue  # and a compound of scenery: blue sky, living room
         shape = is_shape(offsets[0], hypernyms, roots)
-        first = files[offsets[0]] in PHYSICAL_FILES
+        first = files[offsets[0]] in PHYSICAL_FILES or offsets[0] in general
         uses = tagged.get(noun, Counter())
         total = sum(uses.values())
         physical = sum(n for file, n in uses.items() if file in PHYSICAL_FILES)
+        if offsets[0] in general:
+            physical += uses[TOPS_FILE]
         if total:
             thing = first and physical >= PHYSICAL_SHARE * total or physical > total / 2
         else:
@@ -239,8 +283,14 @@ def read_food(folder: Path) -> set[str]:
 
 
 def rank_others(folder: Path, things: set[str]) -> list[str]:
-    """Words of all classes that are not among the things, the commonest first."""
-    *_, gloss_counts, _ = read_synsets(folder)
+    """Words of all classes that name no thing and are not told by their ending, the commonest first.
+
+    Irregular forms of verbs are among them ("worn"); parts of the body come before others.
+    """
+    from asyndm.core.choice import is_adjective
+
+    files, _, gloss_counts, _ = read_synsets(folder)
+    things = things | {noun for _, noun in rank_nouns(folder)}
     tagged, others = read_counts(folder)
     lemmas = {
         lemma
@@ -248,10 +298,21 @@ def rank_others(folder: Path, things: set[str]) -> list[str]:
         for lemma in read_lemmas(folder / f"index.{kind}")
         if len(lemma) > 2 and re.fullmatch(r"[a-z]+", lemma)
     }
+    lemmas |= {form for form in read_lemmas(folder / "verb.exc") if form.isalpha()}
+    lemmas = {lemma for lemma in lemmas if not is_adjective(lemma)}
+    body = {
+        parts[0]
+        for line in (folder / "index.noun").read_text("utf-8").splitlines()
+        if not line.startswith("  ") and files[(parts := line.split())[-int(parts[2])]] == BODY_FILE
+    }
     counts = {
-        word: others[word] + sum(tagged.get(word, Counter()).values()) + gloss_counts[word]
+        word: (others[word] + sum(tagged.get(word, Counter()).values()) + gloss_counts[word])
+        * (2 if word in body else 1)
         for word in lemmas - things
     }
+    # What was left out by hand would else be taken for a name.
+    known = {word for word in EXCLUDED if len(word) > 2 and word.isalpha()} - things
+    counts |= {word: counts.get(word, 0) + 1_000_000 for word in known}
     return sorted(counts, key=lambda word: (-counts[word], len(word), word))
 
 
@@ -263,7 +324,8 @@ def main() -> None:
     args = parser.parse_args()
     plurals, food = read_plurals(args.folder), read_food(args.folder)
     things: dict[str, str] = {}
-    size = len("#food\n#other\n")
+    scenery = sorted(word for word in read_scenery(args.folder) if word.isalpha())
+    size = len("#food\n#scenery\n#other\n") + sum(len(word) + 1 for word in scenery)
     for _, noun in rank_nouns(args.folder):
         line = " ".join([noun, *plurals.get(noun, ())]) + "\n"
         if size + len(line) > LIMIT - OTHERS:
@@ -271,15 +333,17 @@ def main() -> None:
         things[noun] = line
         size += len(line)
     others: list[str] = []
-    taken = {form for line in things.values() for form in line.split()}
+    taken = {form for line in things.values() for form in line.split()} | set(scenery)
     for word in rank_others(args.folder, taken):
-        if size + len(word) + 1 > LIMIT:
+        line = " ".join([word, *plurals.get(word, ())]) + "\n"
+        if size + len(line) > LIMIT:
             break
-        others.append(word + "\n")
-        size += len(word) + 1
+        others.append(line)
+        size += len(line)
     lines = [
         *sorted(line for noun, line in things.items() if noun not in food),
         *("#food\n", *sorted(line for noun, line in things.items() if noun in food)),
+        *("#scenery\n", *(word + "\n" for word in scenery)),
         *("#other\n", *sorted(others)),
     ]
     args.out.write_text("".join(lines), "ascii")

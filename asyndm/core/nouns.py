@@ -25,12 +25,13 @@ _BY_HEART = {"people": ("person",), "folks": ("person",)}
 class Nouns:
     """Nouns for physical things. ``forms``: every singular or irregular plural form;
     ``compounds``: those of several words, as tuples of words; ``food``: those one eats;
-    ``others``: common words that name no thing."""
+    ``others``: common words that name no thing; ``scenery``: what things stand in or before."""
 
     forms: frozenset[str]
     compounds: frozenset[tuple[str, ...]]
     food: frozenset[str] = field(default=frozenset())
     others: frozenset[str] = field(default=frozenset())
+    scenery: frozenset[str] = field(default=frozenset())
 
 
 def read_list() -> dict[str, list[list[str]]]:
@@ -57,6 +58,7 @@ def load_nouns() -> Nouns:
         frozenset(entry for entry in entries if len(entry) > 1),
         frozenset(line[0] for line in sections.get("food", ())),
         frozenset(form for line in sections.get("other", ()) for form in line),
+        frozenset(form for line in sections.get("scenery", ()) for form in line),
     )
 
 
