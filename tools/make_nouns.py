@@ -10,8 +10,9 @@ frequency: the counts of the tagged texts, plus how often WordNet's own glosses 
 the word (the tagged texts are too small to know a skateboard).
 
 One line a noun: the word, then its irregular plurals, separated by spaces; an underscore joins
-the parts of a compound ("teddy_bear"). Four sections: things; ``#food``, of them those one eats;
-``#scenery``, what objects stand in or before; ``#other``, the commonest words that name no thing, so
+the parts of a compound ("teddy_bear"). Five sections: things; ``#food``, of them those one eats;
+``#scenery``, what objects stand in or before; ``#verb``, things whose word is mostly a verb
+("a monitor", but "to monitor"); ``#other``, the commonest words that name no thing, so
 that an unknown word can be told from them.
 """
 
@@ -23,6 +24,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 LIMIT = 120_000  # bytes of nouns.txt
+VERB_SCORE = 5  # a noun that is mostly a verb needs to be kept
 OTHERS = 50_000  # of them for common words that name no thing, and for scenery
 # Lexicographer files of WordNet: animal, artifact, food, object, person, plant.
 PHYSICAL_FILES = {5, 6, 13, 17, 18, 20}
@@ -204,8 +206,11 @@ def read_scenery(folder: Path) -> set[str]:
     return SCENERY_WORDS | rooms | {"cityscape", "townscape", "moonscape", "cloudscape"}
 
 
-def rank_nouns(folder: Path) -> list[tuple[float, str]]:
-    """(score, noun) of every noun that may enter the list, the best first."""
+def rank_nouns(folder: Path, verbs: bool = False) -> list[tuple[float, str]]:
+    """(score, noun) of every noun that may enter the list, the best first.
+
+    Where ``verbs`` is set: of those that are left out since they are mostly verbs.
+    """
     files, hypernyms, gloss_counts, lower_case = read_synsets(folder)
     adjectives = read_lemmas(folder / "index.adj")
     verb_forms = read_lemmas(folder / "verb.exc")
@@ -219,7 +224,8 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
     roots.update(senses[GAME_ROOT])
     general = general_things(files, hypernyms)
     scenery = read_scenery(folder)
-    ranked = [(float("inf"), noun) for noun in EXTRA_WORDS]
+    verb_lemmas = read_lemmas(folder / "index.verb")
+    ranked = [] if verbs else [(float("inf"), noun) for noun in EXTRA_WORDS]
     for noun, offsets in senses.items():
         if len(noun) < 2 or noun in EXCLUDED | EXTRA_WORDS or not WORD.fullmatch(noun):
             continue
@@ -241,12 +247,14 @@ def rank_nouns(folder: Path) -> list[tuple[float, str]]:
             thing = first or ANIMAL_FILE in second
         if not (thing or shape):
             continue
-        if not shape and (
+        mostly = not shape and (
             others[noun] > 2 * physical + 5
             or (noun in adjectives or noun in verb_forms)
             and physical <= others[noun]
             and noun not in COLOUR_NOUNS
-        ):
+        )
+        verb = noun in verb_lemmas and noun not in adjectives | verb_forms and noun.isalpha()
+        if mostly and not (verbs and verb) or verbs and not mostly:
             continue  # mostly a verb or an adjective
         score = 2 * total + gloss_counts[noun] + (20 if shape else 0)
         if "_" in noun or "-" in noun:
@@ -289,7 +297,7 @@ def rank_others(folder: Path, things: set[str]) -> list[str]:
     """
     from asyndm.core.choice import is_adjective
 
-    files, _, gloss_counts, _ = read_synsets(folder)
+    files, _, gloss_counts, lower_case = read_synsets(folder)
     things = things | {noun for _, noun in rank_nouns(folder)}
     tagged, others = read_counts(folder)
     lemmas = {
@@ -297,6 +305,7 @@ def rank_others(folder: Path, things: set[str]) -> list[str]:
         for kind in ("noun", "verb", "adj", "adv")
         for lemma in read_lemmas(folder / f"index.{kind}")
         if len(lemma) > 2 and re.fullmatch(r"[a-z]+", lemma)
+        if kind != "noun" or lemma in lower_case  # names stay unknown
     }
     lemmas |= {form for form in read_lemmas(folder / "verb.exc") if form.isalpha()}
     lemmas = {lemma for lemma in lemmas if not is_adjective(lemma)}
@@ -325,7 +334,11 @@ def main() -> None:
     plurals, food = read_plurals(args.folder), read_food(args.folder)
     things: dict[str, str] = {}
     scenery = sorted(word for word in read_scenery(args.folder) if word.isalpha())
-    size = len("#food\n#scenery\n#other\n") + sum(len(word) + 1 for word in scenery)
+    verbs = sorted(
+        noun for score, noun in rank_nouns(args.folder, verbs=True) if score >= VERB_SCORE
+    )
+    size = len("#food\n#scenery\n#verb\n#other\n") + sum(len(word) + 1 for word in verbs)
+    size += sum(len(word) + 1 for word in scenery)
     for _, noun in rank_nouns(args.folder):
         line = " ".join([noun, *plurals.get(noun, ())]) + "\n"
         if size + len(line) > LIMIT - OTHERS:
@@ -333,7 +346,7 @@ def main() -> None:
         things[noun] = line
         size += len(line)
     others: list[str] = []
-    taken = {form for line in things.values() for form in line.split()} | set(scenery)
+    taken = {form for line in things.values() for form in line.split()} | {*scenery, *verbs}
     for word in rank_others(args.folder, taken):
         line = " ".join([word, *plurals.get(word, ())]) + "\n"
         if size + len(line) > LIMIT:
@@ -344,6 +357,7 @@ def main() -> None:
         *sorted(line for noun, line in things.items() if noun not in food),
         *("#food\n", *sorted(line for noun, line in things.items() if noun in food)),
         *("#scenery\n", *(word + "\n" for word in scenery)),
+        *("#verb\n", *(word + "\n" for word in verbs)),
         *("#other\n", *sorted(others)),
     ]
     args.out.write_text("".join(lines), "ascii")

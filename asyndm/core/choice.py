@@ -5,95 +5,38 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
+from asyndm.core.choice_words import (
+    ADJECTIVE,
+    BETWEEN_SIGNS,
+    COLOUR_NOUNS,
+    CONTRACTED,
+    DENYING,
+    DETERMINERS,
+    FOREIGN_STOP_WORDS,
+    FUNCTION_WORDS,
+    HANGUL,
+    HANGUL_PARTICLE,
+    LEADING_VERB,
+    MINUS,
+    NO_CONTENT,
+    NO_SUBJECT_AFTER,
+    OF_THE_PICTURE,
+    PICTURE_WORDS,
+    SHOWING,
+    SOMETIMES_THINGS,
+    STOP_WORDS,
+    VERB,
+    VERB_ENDING,
+)
 from asyndm.core.expression import is_excluded
 from asyndm.core.matching import ARTICLES, UNSPACED
 from asyndm.core.nouns import Nouns, load_nouns, singular_forms
 from asyndm.core.pieces import kind_of
 from asyndm.core.prompt_syntax import wanted_prompt
 
-# Never objects of an automatic choice: function words, and what bodies do.
-_FUNCTION_WORDS = frozenset(
-    """
-    a about above across after again against all along alongside already also although always am
-    among an and another any anyone anything are around as at away because be been before behind
-    being below beneath beside between beyond both but by can cannot close could dark did do does
-    down during each eight eleven either else even ever every everyone everything exactly few five
-    for four from front full had half has have having he her here hers herself him himself his how
-    however i if in inside instead into is it its itself just large least left less like long lots
-    many may me middle might mine more most much must my myself near neath neither never next nine
-    no nobody none nor not nothing of off often on once one only onto or other others our ours out
-    outside over own per perhaps please quite rather right same she should since single six small
-    so some someone something somewhere soon still such ten than that the their theirs them
-    themselves then there these they this those though three through thus to together too top
-    toward towards twelve two under underneath unless until up upon us versus very via was we were
-    what whatever when where whereas whether which while who whom whose why will with within
-    without would yet you your yours zero break seven several bottom
-    riding sitting standing lying holding wearing eating flying swimming jumping looking walking
-    running playing driving sleeping hanging facing made
-    """.split()
-)
-# Words about the picture, and colours and sizes: they describe the word that follows.
-_PICTURE_WORDS = frozenset(
-    """
-    big little tall tiny huge young old new
-    black white red green blue yellow orange purple pink brown gray grey cyan magenta teal beige
-    photo photograph photography picture image painting portrait illustration sketch drawing
-    masterpiece poster wallpaper render rendering artwork art style styled quality best high
-    highly detailed detail details resolution realistic photorealistic hyperrealistic cinematic
-    lighting light lights shot closeup closeups up hd uhd k bokeh lens camera background
-    foreground scene view trending artstation octane unreal engine award winning beautiful
-    stunning cute aesthetic intricate sharp focus depth field digital anime watercolor oil
-    canvas dramatic professional ultra super epic concept design vibrant colorful colourful
-    color colour colors colours score nsfw sfw solo uncropped highres absurdres lowres newest
-    screencap hdr dof raw dslr mm fps cg cgi vfx rtx wip pov conceptart trope
-    """.split()
-)
-STOP_WORDS = _FUNCTION_WORDS | _PICTURE_WORDS
-# Articles, prepositions and the like of other languages people prompt in.
-FOREIGN_STOP_WORDS = ARTICLES | frozenset(
-    """
-    de du au aux dans sur sous avec et à en chez pour par près est sont très qui que son sa ses
-    con y por para entre sobre sin es del al su muy junto
-    auf mit und im am von zu zum zur unter über neben bei ist sind vor hinter aus einem einer eines
-    di della delle dei nel nella sul sulla e ed è da per tra vicino accanto
-    no na nos nas do dos das com em ao à perto
-    op met van onder naast bij voor
-    и в во на с со у под над за из к ко о об по для от до рядом между перед при это
-    і й та з із до біля
-    bir ve ile üzerinde w z ze na i oraz pod nad przy
-    """.split()
-)
-# Behind a word they make it say how the picture is: "cowboy shot", "animal focus".
-_OF_THE_PICTURE = frozenset(
-    "shot shots view views focus background backdrop style theme lighting light angle form".split()
-)
-# What follows is not to be seen.
-_DENYING = frozenset("no without sans ohne sin senza sem zonder bez без".split())
-# Nouns that before another noun tell its colour: "an orange cat" holds no fruit.
-_COLOUR_NOUNS = frozenset(
-    """
-    amber apricot aqua cherry chocolate copper coral emerald jade lavender lemon lilac lime mint
-    mustard olive orange peach pearl plum rose ruby salmon sapphire strawberry turquoise violet
-    """.split()
-)
-# Whoever follows them made the picture or is where it was made.
-_NO_SUBJECT_AFTER = frozenset("by in at from style of near via made inspired using".split())
-_ADJECTIVE = re.compile(
-    r".{2,}(?:ing|ed|ly|ful|ous|ish|less|i[ct]al|able|ible|esque|est|like|ness|ism|ity|[st]ion|[ai]c|ive)"
-)
-# Where nothing was found they tell which words are none either.
-_NO_CONTENT = re.compile(r".{2,}(?:al|ese|en)")
-# In an unknown word they tell a verb: nothing is named before "totoro walks" but its subject.
-_VERB = re.compile(r".{2,}(?:ing|ed|s)")
-_CONTRACTED = re.compile(r"n['’]t\b|['’](?:s|re|ve|ll|d|m)\b", re.IGNORECASE)
 _MOST_WORDS = 4  # of one thing
-_MINUS = re.compile(r"(?<![^\s,;(\[])[-−–](?=[^\W\d_])[^\s,;)\]]+")
-# Chinese and Japanese words that stand between things.
-_BETWEEN_SIGNS = re.compile(
-    r"[的在和与跟里中上下着著了是有被把、。一二两三四五六七八九十]+[只個个匹隻条條张張辆輛座朵把杯名位本艘架]?"
-    r"|[のにをはがでともへやから]+|(?:匹|人|個|台)の"
-)
 
 
 @dataclass(frozen=True)
@@ -113,9 +56,11 @@ def auto_objects(
     content word. What the prompt gives a weight of 0 or less is no object, nor what is excluded.
     """
     nouns = nouns or load_nouns()
-    words = _words(_MINUS.sub(" , ", _CONTRACTED.sub(_parted, wanted_prompt(prompt))))
+    words = _words(MINUS.sub(" , ", CONTRACTED.sub(_parted, wanted_prompt(prompt))))
     found: list[str] = []
     content: list[str] = []
+    if _is_foreign(words, nouns):
+        return [word for word in _unique(_foreign(words)) if not is_excluded(word, excluded)]
     at, denied = 0, False
     while at < len(words):
         text = words[at].text
@@ -124,12 +69,12 @@ def auto_objects(
             if not denied and not _is_description(words, end, nouns):
                 found.append(" ".join(word.text or "" for word in words[at:end]))
             denied = False
-        elif text is None or text in _DENYING:
+        elif text is None or text in DENYING:
             denied = text is not None
         elif len(text) > 1 and not _is_stop(text):
             content.append(text)
         at = max(end, at + 1)
-    content = [word for word in content if not _NO_CONTENT.fullmatch(word)] or content
+    content = [word for word in content if not NO_CONTENT.fullmatch(word)] or content
     content = [word for word in content if not is_adjective(word)] or content
     return [word for word in _unique(found or content) if not is_excluded(word, excluded)]
 
@@ -147,8 +92,10 @@ def _words(text: str) -> list[_Word]:
     def close() -> None:
         nonlocal run
         if run and UNSPACED.search(run):
-            for piece in _BETWEEN_SIGNS.split(run):
-                words.extend([_Word(piece), _Word(None)] if piece else [])
+            for piece in BETWEEN_SIGNS.split(run):
+                piece = LEADING_VERB.sub("", piece, count=1) if piece else ""
+                if piece and not VERB_ENDING.fullmatch(piece):
+                    words.extend([_Word(piece), _Word(None)])
         elif run:
             words.append(_Word(run.casefold(), run[:1].isupper()))
         run = ""
@@ -207,11 +154,37 @@ def _noun_length(words: list[_Word], at: int, nouns: Nouns) -> int:
     if second is not None:
         if any((first, last) in nouns.compounds for last in singular_forms(second)):
             return 2
-        if first in _COLOUR_NOUNS and second not in STOP_WORDS:
+        if first in COLOUR_NOUNS and second not in STOP_WORDS:
             return 0
-    if first in STOP_WORDS and first not in _COLOUR_NOUNS or first in ARTICLES:
+    if _is_shown_thing(words, at):
+        return 1
+    if first in STOP_WORDS and first not in COLOUR_NOUNS or first in ARTICLES:
         return 0
-    return int(bool(singular_forms(first) & nouns.forms))
+    forms = singular_forms(first)
+    return int(bool(forms & nouns.forms) or bool(forms & nouns.verbs) and _is_noun_here(words, at))
+
+
+def _is_noun_here(words: list[_Word], at: int) -> bool:
+    """Whether an article or number stands before, at most a colour or size between them."""
+    at -= 1
+    while at >= 0 and words[at].text in PICTURE_WORDS:
+        at -= 1
+    return at >= 0 and (words[at].text in DETERMINERS or words[at].text in ("the", "this"))
+
+
+def _is_shown_thing(words: list[_Word], at: int) -> bool:
+    """Whether a camera, poster and the like is meant as a thing: "a poster warning of fire"."""
+    if words[at].text not in SOMETIMES_THINGS:
+        return False
+    after = words[at + 1].text if at + 1 < len(words) else None
+    before = at - 1
+    while before >= 0 and (words[before].text or "") not in {"", *DETERMINERS}:
+        if words[before].text in FUNCTION_WORDS:
+            return False
+        before -= 1
+    if before < 0 or words[before].text is None or after in SHOWING | PICTURE_WORDS:
+        return False
+    return after is not None or before > 0
 
 
 def _is_plural(text: str | None, nouns: Nouns) -> bool:
@@ -224,7 +197,7 @@ def _is_description(words: list[_Word], end: int, nouns: Nouns) -> bool:
     after = words[end].text if end < len(words) else None
     if after is None or _is_plural(words[end - 1].text, nouns):
         return False
-    return after in _OF_THE_PICTURE or bool(singular_forms(after) & nouns.scenery)
+    return after in OF_THE_PICTURE or bool(singular_forms(after) & nouns.scenery)
 
 
 def _name_end(words: list[_Word], at: int, nouns: Nouns) -> int:
@@ -235,7 +208,7 @@ def _name_end(words: list[_Word], at: int, nouns: Nouns) -> int:
     if end == at:
         return 0
     before = words[at - 1].text if at else None
-    if before in _NO_SUBJECT_AFTER or _names_something(words, end, nouns):
+    if before in NO_SUBJECT_AFTER or _names_something(words, end, nouns):
         return 0
     return end
 
@@ -243,32 +216,77 @@ def _name_end(words: list[_Word], at: int, nouns: Nouns) -> int:
 def _names_something(words: list[_Word], at: int, nouns: Nouns) -> bool:
     """Whether the word at ``at`` is what the words before it describe: "a vermilion car"."""
     text = words[at].text if at < len(words) else None
-    while text in _PICTURE_WORDS:
+    while text in PICTURE_WORDS:
         at += 1
         text = words[at].text if at < len(words) else None
     if not text:
         return False
     if _noun_length(words, at, nouns):
         return True
-    return text in nouns.others and not _VERB.fullmatch(text) and not _is_stop(text)
+    return text in nouns.others and not VERB.fullmatch(text) and not _is_stop(text)
 
 
 def _is_unknown(text: str | None, nouns: Nouns) -> bool:
+    if text and UNSPACED.search(text):
+        return True
     if not text or len(text) < 2 or kind_of(text[0]) != "L" or _is_stop(text):
         return False
-    if singular_forms(text) & (nouns.forms | nouns.others | nouns.scenery):
+    if singular_forms(text) & _known(nouns):
         return False
     # "cloudy" and "hazy" are what a cloud and a haze make.
     root = text[:-1] if text.endswith("y") else ""
-    known = nouns.forms | nouns.others | nouns.scenery
+    known = _known(nouns)
     if root and {root, root + "e", root[:-1]} & known:
         return False
     return not is_adjective(text)
 
 
+@lru_cache(maxsize=2)
+def _known(nouns: Nouns) -> frozenset[str]:
+    return nouns.forms | nouns.others | nouns.scenery | nouns.verbs
+
+
+def _is_foreign(words: list[_Word], nouns: Nouns) -> bool:
+    """Whether the prompt is in a language whose words the noun list would misread."""
+    texts = [word.text for word in words if word.text and kind_of(word.text[0]) == "L"]
+    signs = [text for text in texts if text in FOREIGN_STOP_WORDS - STOP_WORDS]
+    english = [text for text in texts if text in FUNCTION_WORDS - FOREIGN_STOP_WORDS]
+    if any(HANGUL.match(text) for text in texts):
+        return True
+    content = [text for text in texts if text not in signs and not _is_stop(text)]
+    unknown = sum(not singular_forms(text) & _known(nouns) for text in content)
+    return len(signs) > len(english) and (len(signs) > 1 or 2 * unknown >= len(content))
+
+
+def _foreign(words: list[_Word]) -> list[str]:
+    """Runs of words between articles, prepositions and signs."""
+    found: list[str] = []
+    run: list[str] = []
+
+    def close() -> None:
+        if run:
+            found.append(" ".join(run))
+            run.clear()
+
+    for word in [*words, _Word(None)]:
+        text = word.text
+        if text is None or len(text) < 2 and kind_of(text[0]) != "S" or _is_stop(text):
+            close()
+        elif HANGUL.match(text):
+            if VERB_ENDING.fullmatch(text):
+                run.clear()
+                continue
+            run.append(text)
+            if HANGUL_PARTICLE.fullmatch(text):
+                close()
+        else:
+            run.append(text)
+    return found
+
+
 def is_adjective(word: str) -> bool:
     """Whether an English word's ending tells that it names no thing."""
-    return word.isascii() and bool(_ADJECTIVE.fullmatch(word))
+    return word.isascii() and bool(ADJECTIVE.fullmatch(word))
 
 
 def _unique(words: list[str]) -> list[str]:

@@ -25,13 +25,15 @@ _BY_HEART = {"people": ("person",), "folks": ("person",)}
 class Nouns:
     """Nouns for physical things. ``forms``: every singular or irregular plural form;
     ``compounds``: those of several words, as tuples of words; ``food``: those one eats;
-    ``others``: common words that name no thing; ``scenery``: what things stand in or before."""
+    ``others``: common words that name no thing; ``scenery``: what things stand in or before;
+    ``verbs``: things whose word is mostly a verb."""
 
     forms: frozenset[str]
     compounds: frozenset[tuple[str, ...]]
     food: frozenset[str] = field(default=frozenset())
     others: frozenset[str] = field(default=frozenset())
     scenery: frozenset[str] = field(default=frozenset())
+    verbs: frozenset[str] = field(default=frozenset())
 
 
 def read_list() -> dict[str, list[list[str]]]:
@@ -59,6 +61,7 @@ def load_nouns() -> Nouns:
         frozenset(line[0] for line in sections.get("food", ())),
         frozenset(form for line in sections.get("other", ()) for form in line),
         frozenset(form for line in sections.get("scenery", ()) for form in line),
+        frozenset(form for line in sections.get("verb", ()) for form in line),
     )
 
 
