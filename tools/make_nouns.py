@@ -102,7 +102,7 @@ EXTRA_WORDS = set(
     suitcase microwave fridge hoodie sneaker polar_bear school_bus coffee_cup sports_car
     police_car steam_engine space_station light_bulb rubber_duck sand_castle sphere cube pyramid
     cylinder cuboid prism octahedron torus hexagon pentagon rhombus trapezoid
-    rugby_ball branch counter pants shorts sign staff
+    rugby_ball branch counter pants shorts sign staff remote sports_ball
     """.split()
 )
 # What WordNet's first sense hides: adjectives, verb forms and names far commoner than the noun.

@@ -165,8 +165,11 @@ def _noun_length(words: list[_Word], at: int, nouns: Nouns) -> int:
 
 
 def _is_noun_here(words: list[_Word], at: int) -> bool:
-    """Whether an article or number stands before, at most a colour or size between them."""
+    """Whether an article or number stands before, at most a colour or size between; or no word."""
+    after = words[at + 1].text if at + 1 < len(words) else None
     at -= 1
+    if after is None and (at < 0 or words[at].text is None):
+        return True
     while at >= 0 and words[at].text in PICTURE_WORDS:
         at -= 1
     return at >= 0 and (words[at].text in DETERMINERS or words[at].text in ("the", "this"))
