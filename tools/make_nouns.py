@@ -258,7 +258,8 @@ def rank_nouns(folder: Path, verbs: bool = False) -> list[tuple[float, str]]:
             and physical <= others[noun]
             and noun not in COLOUR_NOUNS
         )
-        verb = noun in verb_lemmas and noun not in adjectives | verb_forms and noun.isalpha()
+        verb = noun in verb_lemmas and not (noun in adjectives or noun in verb_forms)
+        verb = verb and noun.isalpha()
         if mostly and not (verbs and verb) or verbs and not mostly:
             continue  # mostly a verb or an adjective
         score = 2 * total + gloss_counts[noun] + (20 if shape else 0)
@@ -296,7 +297,7 @@ def read_food(folder: Path) -> set[str]:
 
 
 def rank_others(folder: Path, things: set[str]) -> list[str]:
-    """Words of all classes that name no thing and are not told by their ending, the commonest first.
+    """Words of all classes that name no thing and that no ending tells, the commonest first.
 
     Irregular forms of verbs are among them ("worn"); parts of the body come before others.
     """
