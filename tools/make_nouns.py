@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter, defaultdict
+from functools import lru_cache
 from pathlib import Path
 
 LIMIT = 120_000  # bytes of nouns.txt
@@ -117,11 +118,13 @@ EXCLUDED = AMBIGUOUS_WORDS | STYLE_WORDS | EMPTY_WORDS | SCENERY_WORDS
 WORD = re.compile(r"[a-z]+(?:[-_][a-z]+)?")
 
 
+@lru_cache
 def read_lemmas(path: Path) -> set[str]:
     """The first word of every line of an index or exception file."""
     return {line.split()[0] for line in path.read_text("utf-8").splitlines() if line[:1] != " "}
 
 
+@lru_cache
 def read_synsets(
     folder: Path,
 ) -> tuple[dict[str, int], dict[str, list[str]], Counter[str], set[str]]:
@@ -151,6 +154,7 @@ def read_synsets(
     return files, hypernyms, gloss_counts, lower_case
 
 
+@lru_cache
 def read_counts(folder: Path) -> tuple[dict[str, Counter[int]], Counter[str]]:
     """Of ``cntlist.rev``: tagged uses of each noun by lexicographer file; of other word classes."""
     nouns: dict[str, Counter[int]] = defaultdict(Counter)
@@ -183,6 +187,7 @@ def general_things(files: dict[str, int], hypernyms: dict[str, list[str]]) -> se
     return {offset for offset, kinds in below.items() if sum(kinds) > len(kinds) / 2}
 
 
+@lru_cache
 def read_scenery(folder: Path) -> set[str]:
     """``SCENERY_WORDS`` and every kind of room whose word names no other thing (no toilet)."""
     files, hypernyms, *_ = read_synsets(folder)
@@ -253,7 +258,8 @@ def rank_nouns(folder: Path, verbs: bool = False) -> list[tuple[float, str]]:
             and physical <= others[noun]
             and noun not in COLOUR_NOUNS
         )
-        verb = noun in verb_lemmas and noun not in adjectives | verb_forms and noun.isalpha()
+        verb = noun in verb_lemmas and not (noun in adjectives or noun in verb_forms)
+        verb = verb and noun.isalpha()
         if mostly and not (verbs and verb) or verbs and not mostly:
             continue  # mostly a verb or an adjective
         score = 2 * total + gloss_counts[noun] + (20 if shape else 0)
@@ -291,7 +297,7 @@ def read_food(folder: Path) -> set[str]:
 
 
 def rank_others(folder: Path, things: set[str]) -> list[str]:
-    """Words of all classes that name no thing and are not told by their ending, the commonest first.
+    """Words of all classes that name no thing and that no ending tells, the commonest first.
 
     Irregular forms of verbs are among them ("worn"); parts of the body come before others.
     """

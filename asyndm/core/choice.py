@@ -37,6 +37,8 @@ from asyndm.core.pieces import kind_of
 from asyndm.core.prompt_syntax import wanted_prompt
 
 _MOST_WORDS = 4  # of one thing
+_FOREIGN_ALONE = FOREIGN_STOP_WORDS - STOP_WORDS
+_ENGLISH_ALONE = FUNCTION_WORDS - FOREIGN_STOP_WORDS
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def _thing_end(words: list[_Word], at: int, nouns: Nouns) -> int:
     length = _noun_length(words, at, nouns)
     end = at + length
     while length and end < len(words) and end - at < _MOST_WORDS:
-        if kind_of((words[end - 1].text or " ")[0]) == "S" or _is_plural(words[end - 1].text, nouns):
+        if kind_of((words[end - 1].text or " ")[0]) == "S" or _is_plural(
+            words[end - 1].text, nouns
+        ):
             break
         length = _noun_length(words, end, nouns)
         if not length and _is_unknown(words[end].text, nouns):
@@ -252,11 +256,11 @@ def _known(nouns: Nouns) -> frozenset[str]:
 def _is_foreign(words: list[_Word], nouns: Nouns) -> bool:
     """Whether the prompt is in a language whose words the noun list would misread."""
     texts = [word.text for word in words if word.text and kind_of(word.text[0]) == "L"]
-    signs = [text for text in texts if text in FOREIGN_STOP_WORDS - STOP_WORDS]
-    english = [text for text in texts if text in FUNCTION_WORDS - FOREIGN_STOP_WORDS]
+    signs = [text for text in texts if text in _FOREIGN_ALONE]
+    english = [text for text in texts if text in _ENGLISH_ALONE]
     if any(HANGUL.match(text) for text in texts):
         return True
-    content = [text for text in texts if text not in signs and not _is_stop(text)]
+    content = [text for text in texts if not _is_stop(text)]
     unknown = sum(not singular_forms(text) & _known(nouns) for text in content)
     return len(signs) > len(english) and (len(signs) > 1 or 2 * unknown >= len(content))
 

@@ -108,6 +108,8 @@ BETWEEN_SIGNS = re.compile(
 )
 LEADING_VERB = re.compile(r"[戴穿抱](?=..)")
 # Inflected verbs of Japanese and Korean.
-VERB_ENDING = re.compile(r".*(?:ている|ってる|います|ます|した|する|った|いる|[다고서며요어아])|[玩走跑坐站飞]")
+VERB_ENDING = re.compile(
+    r".*(?:ている|ってる|います|ます|した|する|った|いる|[다고서며요어아])|[玩走跑坐站飞]"
+)
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
 HANGUL_PARTICLE = re.compile(r".+[이가을를에의은는와과로]")
