@@ -16,7 +16,7 @@ def curve_points(curve: str, curvature: float, steps: int = 32) -> list[float]:
 
 def curve_svg(curve: str, curvature: float) -> str:
     """The plot of both clocks as inline SVG: light enough to follow a moving slider."""
-    left, top, width, height = 50, 14, 238, 105
+    left, top, width, height = 18, 18, 272, 101
     curvature = min(max(float(curvature or 0), 0.0), 1.0)
 
     def path(points: list[float]) -> str:
@@ -37,11 +37,11 @@ def curve_svg(curve: str, curvature: float) -> str:
 <polygon points="{area}" fill="#e07a3f" fill-opacity=".14"/>
 <polyline points="{path(background)}" fill="none" stroke="#2563eb" stroke-width="2"/>
 <polyline points="{path(objects)}" fill="none" stroke="#e07a3f" stroke-width="2.5"/>
-<text x="{left - 5}" y="{top + 4}" text-anchor="end" fill-opacity=".7">noise left</text>
+<text x="{left}" y="{top - 7}" fill-opacity=".7">noise left</text>
 <text x="{left - 5}" y="{bottom + 4}" text-anchor="end" fill-opacity=".7">0</text>
 <text x="{left}" y="{bottom + 15}" fill-opacity=".7">the first step</text>
 <text x="{right}" y="{bottom + 15}" text-anchor="end" fill-opacity=".7">the last step</text>
-<g transform="translate({right - 134},{top + 8})">
+<g transform="translate({left + 10},{bottom - 24})">
 <path d="M0 -4h16" stroke="#e07a3f" stroke-width="2.5"/><text x="22">noise of objects</text>
 <path d="M0 12h16" stroke="#2563eb" stroke-width="2"/><text x="22" y="16">noise of background</text>
 </g>

@@ -210,4 +210,12 @@ def test_nothing_is_wider_than_its_page(served, chromium, theme, width, language
         .filter(e => e.getBoundingClientRect().right > right + 1).map(e => e.id || e.className);
     }""")
     assert not wide
+    cut = page.evaluate("""() => {
+      const svg = document.querySelector('#txt2img_asyndm_plot svg');
+      const whole = svg.getBoundingClientRect();
+      return [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()])
+        .filter(([_, b]) => b.left < whole.left - 1 || b.right > whole.right + 1)
+        .map(([text, _]) => text);
+    }""")
+    assert not cut
     page.close()
