@@ -24,6 +24,7 @@ from hypothesis import strategies as st  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from asyndm.core.given import mask_cells  # noqa: E402
+from asyndm.core.presets import KEPT  # noqa: E402
 from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
 from asyndm.hosts import webui, xyz  # noqa: E402
 from asyndm.hosts.schema import schema
@@ -300,8 +301,8 @@ def test_an_axis_for_every_setting_once():
     grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[])
     xyz.add_axes(grid)
     xyz.add_axes(grid)
-    assert len(grid.axis_options) == len(ui.WEBUI_FIELDS)
-    assert len({option.label for option in grid.axis_options}) == len(ui.WEBUI_FIELDS)
+    assert len(grid.axis_options) == len(ui.WEBUI_FIELDS) + 1  # and one for presets
+    assert len({option.label for option in grid.axis_options}) == len(grid.axis_options)
 
 
 def test_an_axis_changes_its_own_cell_alone():
@@ -327,7 +328,7 @@ def test_an_axis_changes_its_own_cell_alone():
 
 
 def test_the_preset_of_the_present_values_is_shown():
-    fields = [name for name in ui.WEBUI_FIELDS if name not in ("enabled", "objects")]
+    fields = [name for name in ui.WEBUI_FIELDS if name not in KEPT]
     for name in PRESETS:
         assert ui.preset_of(ui.preset_values(name, fields), fields) == name
     other = ui.values_of(Settings(curvature=0.33), fields)

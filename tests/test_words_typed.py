@@ -138,7 +138,7 @@ def test_a_number_counts_where_the_whole_is_there():
 
 
 def test_the_notes_of_a_job_fit_into_a_line_of_the_parameters():
-    plan = SimpleNamespace(notes=[])
+    plan = SimpleNamespace(notes=[], outer=None)
     p = SimpleNamespace(comments=[], extra_generation_params={})
     p.comment = p.comments.append
     for number in range(20):
