@@ -56,6 +56,9 @@ def test_no_samplers_name_is_cut_by_the_host():
         ("DDIM", "euler", True),
         ("DPM++ 2M", "dpmpp_2m", True),
         ("AsynDM DPM++ 2M", "dpmpp_2m", True),
+        ("DPM++ 2M SDE Heun", "dpmpp_2m_sde", True),
+        ("Heun", "heun", True),
+        ("Restart", "ddpm", False),
         ("UniPC", "ddpm", False),
     ],
 )

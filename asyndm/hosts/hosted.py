@@ -47,11 +47,12 @@ class SamplingCall:
     """What the host calls a sampler's function with.
 
     Attributes:
-        rule: of the update, see :mod:`asyndm.core.stepping`.
+        rule: of the update, see :mod:`asyndm.core.rules`.
         twin: the host's own function of that rule.
         denoiser: the host's CFG denoiser.
         x: the latents it starts from, [B, C, H, W].
         sigmas: the host's whole list, [calls + 1].
+        options: what else the host hands in, by the twin's names: eta, s_churn, noise_sampler, ...
     """
 
     rule: str
@@ -62,15 +63,14 @@ class SamplingCall:
     extra_args: dict[str, Any] | None
     callback: Callable[[dict], None] | None
     disable: bool | None
-    eta: float
+    options: dict[str, Any]
 
     def run_twin(self, callback: Callable[[dict], None] | None = None) -> Tensor:
         """The same call of the host's own sampler."""
-        extra = {"eta": self.eta} if self.rule == "ddpm" else {}
-        callback = callback or self.callback
         return self.twin(
-            self.denoiser, self.x, self.sigmas, self.extra_args, callback, self.disable, **extra
-        )
+            self.denoiser, self.x, self.sigmas, self.extra_args, callback or self.callback,
+            self.disable, **self.options,
+        )  # fmt: skip
 
 
 def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
@@ -237,9 +237,8 @@ class HostRun(ABC):
                 job.disable,
                 director=director,
                 rule=job.rule,
-                eta=job.eta,
-                # As the host's own samplers draw it: an image's noise depends on its seed alone.
-                noise_sampler=lambda sigma, sigma_next: self.p.rng.next(),
+                noise_sampler=job.options.get("noise_sampler") or self._noise,
+                **{name: job.options[name] for name in job.options if name != "noise_sampler"},
             )
         finally:
             self._detach()
@@ -259,6 +258,10 @@ class HostRun(ABC):
                 )
             )
         return image
+
+    def _noise(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
+        """As the host's own samplers draw it: an image's noise depends on its seed alone."""
+        return self.p.rng.next()
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step

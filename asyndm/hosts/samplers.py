@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,16 +10,11 @@ from typing import Any
 from modules import scripts, sd_samplers, sd_samplers_common, sd_samplers_kdiffusion, shared
 from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
+from asyndm.core.rules import REGISTRY
 from asyndm.core.run import NetworkCall
 from asyndm.hosts import hosted, webui
 from asyndm.hosts.telling import refuse
 from asyndm.network import UnsupportedNetwork, attach
-
-_TWINS = {
-    "ddpm": "sample_euler_ancestral",
-    "euler": "sample_euler",
-    "dpmpp_2m": "sample_dpmpp_2m",
-}
 
 
 class HostSamplers:
@@ -28,35 +24,27 @@ class HostSamplers:
         run: how the host is entered around its network.
 
     Attributes:
-        functions: by rule, in k-diffusion's form: (model, x, sigmas, extra_args, callback, disable)
-            and for "ddpm" (the paper's rule) eta.
+        functions: by rule, in k-diffusion's form, with the parameters of the host's own.
     """
 
     def __init__(self, run: type[hosted.HostRun]) -> None:
         self.run = run
-        self.functions = {
-            "ddpm": self._ancestral(),
-            "euler": self._plain("euler"),
-            "dpmpp_2m": self._plain("dpmpp_2m"),
-        }
+        self.functions = {face.rule: self._function(face.rule) for face in webui.SAMPLERS}
 
-    # The host reads a function's signature: only what is named there is handed in.
+    def _function(self, rule: str) -> Callable:
+        """Ours of one rule, with the parameters of its twin: the host hands in what is named."""
 
-    def _ancestral(self) -> Callable:
-        def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0):
-            return self._sample("ddpm", model, x, sigmas, extra_args, callback, disable, eta)
+        def twin() -> Callable:  # asked for at each call: other extensions may exchange it
+            return getattr(_host_functions(), REGISTRY[rule].twin)
 
+        def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
+            call = hosted.SamplingCall(
+                rule, twin(), model, x, sigmas, extra_args, callback, disable, options
+            )
+            return hosted.sample(self.run, call)
+
+        asyndm.__signature__ = inspect.signature(twin())
         return asyndm
-
-    def _plain(self, rule: str) -> Callable:
-        def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None):
-            return self._sample(rule, model, x, sigmas, extra_args, callback, disable, 0.0)
-
-        return asyndm
-
-    def _sample(self, rule: str, *arguments: Any) -> Any:
-        twin = getattr(_host_functions(), _TWINS[rule])
-        return hosted.sample(self.run, hosted.SamplingCall(rule, twin, *arguments))
 
     def register(self) -> None:
         """Put the samplers into the host's list, once."""
@@ -113,6 +101,8 @@ class HostSamplers:
         name = p.sampler.config.name
         if webui.is_twin(name) and isinstance(p.sampler, KDiffusionSampler):
             face, _ = webui.face_for(name)
+            if face.rule not in self.functions:
+                self.functions[face.rule] = self._function(face.rule)
             p.sampler.func = self.functions[face.rule]
 
 
@@ -121,14 +111,16 @@ def _construct(function: Callable, model: Any) -> KDiffusionSampler:
 
 
 def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
+    # Without this hook (before v1.10) nothing can be exchanged later; nor where a script makes the
+    # sampler in a function of its own (img2img alternative).
+    hooked = hasattr(scripts.Script, "process_before_every_sampling") and "sample" not in vars(p)
     face, equal = webui.face_for(name)
+    if name in webui.EXCHANGED and not hooked:
+        face, equal = webui.SAMPLERS[0], False
     if not equal:
         webui.note(
             p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
         )
-    # Without this hook (before v1.10) nothing can be exchanged later; nor where a script makes the
-    # sampler in a function of its own (img2img alternative).
-    hooked = hasattr(scripts.Script, "process_before_every_sampling") and "sample" not in vars(p)
     later = webui.is_twin(name) and hooked
     return name if webui.is_own(name) or later else face.name
 

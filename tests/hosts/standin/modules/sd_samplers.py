@@ -46,7 +46,42 @@ all_samplers = [
     ),
     _kdiffusion("Euler a", "sample_euler_ancestral", uses_ensd=True),
     _kdiffusion("Euler", "sample_euler"),
+    _kdiffusion(
+        "DPM++ 2M SDE", "sample_dpmpp_2m_sde", scheduler="exponential", brownian_noise=True
+    ),
+    _kdiffusion(
+        *("DPM++ 2M SDE Heun", "sample_dpmpp_2m_sde"),
+        scheduler="exponential",
+        brownian_noise=True,
+        solver_type="heun",
+    ),
+    _kdiffusion(
+        *("DPM++ 2S a", "sample_dpmpp_2s_ancestral"),
+        scheduler="karras",
+        uses_ensd=True,
+        second_order=True,
+    ),
+    _kdiffusion(
+        *("DPM++ 3M SDE", "sample_dpmpp_3m_sde"),
+        scheduler="exponential",
+        discard_next_to_last_sigma=True,
+        brownian_noise=True,
+    ),
+    _kdiffusion("LMS", "sample_lms"),
     _kdiffusion("Heun", "sample_heun", second_order=True),
+    _kdiffusion(
+        *("DPM2", "sample_dpm_2"),
+        scheduler="karras",
+        discard_next_to_last_sigma=True,
+        second_order=True,
+    ),
+    _kdiffusion(
+        *("DPM2 a", "sample_dpm_2_ancestral"),
+        scheduler="karras",
+        discard_next_to_last_sigma=True,
+        uses_ensd=True,
+        second_order=True,
+    ),
     *map(_other, ("DDIM", "PLMS", "UniPC", "LCM")),
 ]
 all_samplers_map = {sampler.name: sampler for sampler in all_samplers}

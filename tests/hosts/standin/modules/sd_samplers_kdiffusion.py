@@ -150,6 +150,8 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
             extra["noise_sampler"] = k_diffusion.sampling.BrownianTreeNoiseSampler(
                 x, sigmas[sigmas > 0].min(), sigmas.max(), seed=p.seeds
             )
+        if self.config.options.get("solver_type") == "heun":
+            extra["solver_type"] = "heun"
         cond, uncond, image_cond = conditions
         self.sampler_extra_args = {
             "cond": cond, "image_cond": image_cond, "uncond": uncond, "cond_scale": p.cfg_scale,

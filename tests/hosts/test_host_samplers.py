@@ -1,0 +1,63 @@
+"""Inside a WebUI: the tick takes the asynchronous form of the sampler the user selected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from jobs import apart, make, ticked
+
+from asyndm.hosts.webui import EXCHANGED
+
+SCHEDULES = ("Automatic", "Karras", "Exponential", "KL Optimal")
+pytestmark = pytest.mark.parametrize("sampler", EXCHANGED)
+
+
+@pytest.fixture(autouse=True)
+def listed(host, sampler):
+    from modules import sd_samplers
+
+    if sampler not in sd_samplers.all_samplers_map:
+        pytest.skip(f"this host has no {sampler}")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_next_to_nothing_is_the_hosts_own(host, traces, sampler, schedule):
+    asked = {"sampler_name": sampler, "scheduler": schedule, "steps": 6}
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
+    assert "AsynDM note" not in made.parameters
+    assert apart(plain.images[0], made.images[0]) <= 1
+    assert made.info["sampler_name"] == sampler
+
+
+@pytest.mark.parametrize("kind", ["hires", "img2img", "inpaint"])
+def test_next_to_nothing_is_the_hosts_own_in_every_kind_of_job(host, traces, sampler, kind):
+    plain = make(host, kind, sampler_name=sampler)
+    made = make(host, kind, sampler_name=sampler, **ticked(curvature=1e-9))
+    bound = 1 if kind != "inpaint" or host.inpaints_alone_as_in_a_batch else 2
+    assert apart(plain.images[0], made.images[0]) <= bound
+
+
+def test_a_tick_steers_and_keeps_the_samplers_name(host, traces, sampler):
+    plain = make(host, "txt2img", sampler_name=sampler, steps=6)
+    made = make(host, "txt2img", sampler_name=sampler, steps=6, **ticked(curvature=0.8))
+    assert apart(plain.images[0], made.images[0]) > 3
+    assert np.isfinite(made.images[0]).all() and made.images[0].std() > 0
+    assert made.info["sampler_name"] == sampler
+    assert "AsynDM note" not in made.parameters
+
+
+def test_image_j_of_a_batch_is_the_image_made_alone(host, traces, sampler):
+    asked = {"sampler_name": sampler, "steps": 5, **ticked(curvature=0.8)}
+    batch = make(host, "txt2img", batch_size=2, **asked)
+    alone = make(host, "txt2img", seed=2, **asked)
+    # The host prepends a grid.
+    assert apart(batch.images[-1], alone.images[0]) <= 1
+
+
+def test_its_own_options_are_the_twins(host, traces, sampler):
+    """Churn and noise, where the host hands them to this sampler."""
+    asked = {"sampler_name": sampler, "steps": 5, "s_churn": 2.0, "s_noise": 1.01, "eta": 0.7}
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
+    assert apart(plain.images[0], made.images[0]) <= 1
