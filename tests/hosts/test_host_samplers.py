@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from jobs import apart, make, ticked
 
 from asyndm.hosts.webui import EXCHANGED
 
+REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 SCHEDULES = ("Automatic", "Karras", "Exponential", "KL Optimal")
 pytestmark = pytest.mark.parametrize("sampler", EXCHANGED)
 
@@ -22,6 +25,8 @@ def listed(host, sampler):
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_next_to_nothing_is_the_hosts_own(host, traces, sampler, schedule):
+    if not REAL and host.backend != "A1111" and schedule != "Automatic":
+        pytest.skip("the stand-ins share their schedules")
     asked = {"sampler_name": sampler, "scheduler": schedule, "steps": 6}
     plain = make(host, "txt2img", **asked)
     made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
