@@ -34,7 +34,8 @@ def build(source: str | None = None):
 
 def _tab(gr, runner, tab, source):
     (script,) = (s for s in runner.alwayson_scripts if s.title() == "AsynDM")
-    gr.Textbox(label="Prompt", lines=2, elem_id=f"{tab}_prompt")
+    prompt = gr.Textbox(label="Prompt", lines=2, elem_id=f"{tab}_prompt")
+    script.after_component(prompt, elem_id=f"{tab}_prompt")
     with gr.Row():
         with gr.Column():
             made = script.ui(runner.is_img2img)
