@@ -26,7 +26,7 @@ from PIL import Image  # noqa: E402
 from asyndm.core.given import mask_cells  # noqa: E402
 from asyndm.core.presets import KEPT  # noqa: E402
 from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
-from asyndm.hosts import webui, xyz  # noqa: E402
+from asyndm.hosts import faces, webui, xyz  # noqa: E402
 from asyndm.hosts.schema import schema
 from asyndm.page import controls as ui  # noqa: E402
 from asyndm.page import plot  # noqa: E402
@@ -43,7 +43,7 @@ def base64_of(picture: Image.Image) -> str:
 
 
 def test_no_samplers_name_is_cut_by_the_host():
-    for face in webui.SAMPLERS:
+    for face in faces.SAMPLERS:
         assert not any(face.name.endswith(f" {word}") for word in SCHEDULES)
 
 
@@ -63,7 +63,7 @@ def test_no_samplers_name_is_cut_by_the_host():
     ],
 )
 def test_the_twin_of_what_the_user_selected(selected, rule, equal):
-    face, same = webui.face_for(selected)
+    face, same = faces.face_for(selected)
     assert (face.rule, same) == (rule, equal)
 
 
@@ -86,7 +86,7 @@ NAMES = json.loads((Path(__file__).parent / "data" / "names-0.1.0.json").read_te
 def test_names_and_places_of_the_first_version_stay_for_ever():
     """API clients, images, plots and users' style sheets hold on to them."""
     assert list(ui.POSITIONAL) == NAMES["positional"]
-    assert [face.name for face in webui.SAMPLERS][: len(NAMES["samplers"])] == NAMES["samplers"]
+    assert [face.name for face in faces.SAMPLERS][: len(NAMES["samplers"])] == NAMES["samplers"]
     grid = SimpleNamespace(axis_options=[], AxisOption=AxisOption)
     xyz.add_axes(grid)
     assert {*NAMES["axes"]} <= {option.label for option in grid.axis_options}

@@ -12,7 +12,7 @@ from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
 from asyndm.core.rules import REGISTRY
 from asyndm.core.run import NetworkCall
-from asyndm.hosts import hosted, webui
+from asyndm.hosts import faces, hosted, webui
 from asyndm.hosts.telling import refuse
 from asyndm.network import UnsupportedNetwork, attach
 
@@ -29,7 +29,7 @@ class HostSamplers:
 
     def __init__(self, run: type[hosted.HostRun]) -> None:
         self.run = run
-        self.functions = {face.rule: self._function(face.rule) for face in webui.SAMPLERS}
+        self.functions = {face.rule: self._function(face.rule) for face in faces.SAMPLERS}
 
     def _function(self, rule: str) -> Callable:
         """Ours of one rule, with the parameters of its twin: the host hands in what is named."""
@@ -48,11 +48,11 @@ class HostSamplers:
 
     def register(self) -> None:
         """Put the samplers into the host's list, once."""
-        own = {face.name for face in webui.SAMPLERS}
+        own = {face.name for face in faces.SAMPLERS}
         # Reload UI runs this again while the host keeps its list: take out what was there.
         sd_samplers.all_samplers[:] = [s for s in sd_samplers.all_samplers if s.name not in own]
         hidden = getattr(shared.cmd_opts, "asyndm_hide_samplers", False)
-        for face in webui.SAMPLERS:
+        for face in faces.SAMPLERS:
             data = self._data(face)
             if not hidden:
                 sd_samplers.all_samplers.append(data)
@@ -62,7 +62,7 @@ class HostSamplers:
             resolve.cache_clear()
         sd_samplers.set_samplers()
 
-    def _data(self, face: webui.SamplerFace) -> sd_samplers_common.SamplerData:
+    def _data(self, face: faces.SamplerFace) -> sd_samplers_common.SamplerData:
         alias = face.name.lower().replace(" ", "_").replace("+", "p")
         twin = sd_samplers.all_samplers_map.get(face.twin)
         options = dict(twin.options) if twin is not None else {}
@@ -84,7 +84,7 @@ class HostSamplers:
             refuse(p, plan, error)
             plan.settings = None
             return
-        for face in webui.SAMPLERS:  # Forge makes its map anew when another extension adds to it
+        for face in faces.SAMPLERS:  # Forge makes its map anew when another extension adds to it
             sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name
         if not plan.settings.only_hires:
@@ -99,8 +99,8 @@ class HostSamplers:
     def take_over(self, p: Any) -> None:
         """Before a sampling call of a job that is on: our function in a sampler that is a twin."""
         name = p.sampler.config.name
-        if webui.is_twin(name) and isinstance(p.sampler, KDiffusionSampler):
-            face, _ = webui.face_for(name)
+        if faces.is_twin(name) and isinstance(p.sampler, KDiffusionSampler):
+            face, _ = faces.face_for(name)
             if face.rule not in self.functions:
                 self.functions[face.rule] = self._function(face.rule)
             p.sampler.func = self.functions[face.rule]
@@ -114,15 +114,15 @@ def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
     # Without this hook (before v1.10) nothing can be exchanged later; nor where a script makes the
     # sampler in a function of its own (img2img alternative).
     hooked = hasattr(scripts.Script, "process_before_every_sampling") and "sample" not in vars(p)
-    face, equal = webui.face_for(name)
-    if name in webui.EXCHANGED and not hooked:
-        face, equal = webui.SAMPLERS[0], False
+    face, equal = faces.face_for(name)
+    if name in faces.EXCHANGED and not hooked:
+        face, equal = faces.SAMPLERS[0], False
     if not equal:
         webui.note(
             p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
         )
-    later = webui.is_twin(name) and hooked
-    return name if webui.is_own(name) or later else face.name
+    later = faces.is_twin(name) and hooked
+    return name if faces.is_own(name) or later else face.name
 
 
 def _host_functions() -> Any:

@@ -20,6 +20,7 @@ from asyndm.core.history import Frame
 from asyndm.core.presets import USER
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed, short
+from asyndm.hosts.faces import is_own
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.hosts.taken import Taken
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS
@@ -29,60 +30,6 @@ log = logging.getLogger("asyndm")
 TITLE = "AsynDM"
 # On the processing object: the plan of the run in progress.
 ATTRIBUTE = "asyndm_plan"
-
-
-@dataclass(frozen=True)
-class SamplerFace:
-    """A sampler of ours: its name in the host, its rule, the host's sampler it is the twin of."""
-
-    name: str
-    rule: str
-    twin: str
-
-
-# No name may end in a space and a schedule's name: the host would cut it there.
-SAMPLERS = (
-    SamplerFace("AsynDM", "ddpm", "Euler a"),
-    SamplerFace("AsynDM Euler", "euler", "Euler"),
-    SamplerFace("AsynDM DPM++ 2M", "dpmpp_2m", "DPM++ 2M"),
-)
-_OWN = {face.name: face for face in SAMPLERS}
-# Hosts before schedule types name the same sampler once more for every schedule.
-_TWINS = {face.twin: face for face in SAMPLERS} | {"DPM++ 2M Karras": SAMPLERS[2]}
-
-
-# Samplers of the host's that have no namesake here: our function stands in for theirs, by rule.
-EXCHANGED = {
-    "DPM++ SDE": "dpmpp_sde",
-    "DPM++ 2M SDE": "dpmpp_2m_sde",
-    "DPM++ 2M SDE Heun": "dpmpp_2m_sde",
-    "DPM++ 2S a": "dpmpp_2s_a",
-    "DPM++ 3M SDE": "dpmpp_3m_sde",
-    "LMS": "lms",
-    "Heun": "heun",
-    "DPM2": "dpm_2",
-    "DPM2 a": "dpm_2_a",
-}
-
-
-def is_own(sampler: str) -> bool:
-    """True for a sampler of ours."""
-    return sampler in _OWN
-
-
-def face_for(sampler: str) -> tuple[SamplerFace, bool]:
-    """(our sampler for the one the user selected, whether it is its equal)."""
-    face = _OWN.get(sampler) or _TWINS.get(sampler)
-    if sampler in EXCHANGED:
-        face = SamplerFace(sampler, EXCHANGED[sampler], sampler)
-    if sampler == "DDIM":  # the host's is another loop, with Euler's result
-        face = _OWN["AsynDM Euler"]
-    return (face, True) if face else (SAMPLERS[0], False)
-
-
-def is_twin(sampler: str) -> bool:
-    """True for a sampler of the host's whose function ours can stand in for."""
-    return sampler in _TWINS or sampler in EXCHANGED
 
 
 @dataclass
@@ -160,9 +107,15 @@ def announce(p: Any, plan: Plan) -> None:
             plan.outer[NOTE_KEY] = _joined([*filter(None, [said]), *new])
 
 
+_SYNCHRONOUS = " The image is synchronous."
+
+
 def _joined(notes: Sequence[str], most: int = 300) -> str:
     """Notes in one line of the parameters; those without room are below the image."""
-    line = short(notes[0], most - 20)
+    text, end = notes[0].removesuffix(_SYNCHRONOUS), ""
+    if text != notes[0]:  # what became of the image is told whatever is cut
+        end = _SYNCHRONOUS
+    line = short(text, most - 20 - len(end)) + end
     for number, text in enumerate(notes[1:], 1):
         if len(line) + len(text) > most - 20:
             return f"{line} And {len(notes) - number} more."

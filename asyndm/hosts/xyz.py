@@ -8,7 +8,7 @@ from typing import Any
 
 from asyndm.core.presets import USER
 from asyndm.core.settings import CHOICES, Settings, SettingsError
-from asyndm.hosts import webui
+from asyndm.hosts import faces, webui
 from asyndm.page.controls import FACES, WEBUI_FIELDS
 
 PREFIX = "[AsynDM] "
@@ -91,7 +91,7 @@ def _label_samplers(grid: Any, option: Any) -> None:
 
     def format_value(p: Any, axis: Any, x: Any) -> Any:
         label = host(p, axis, x)
-        face, equal = webui.face_for(str(x))
+        face, equal = faces.face_for(str(x))
         if equal or str(x) in ("None", "Use same sampler") or not _may_be_on(grid, p):
             return label
         return f"{label} (no asynchronous form: {face.name})"

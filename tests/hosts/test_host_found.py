@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from jobs import ticked
 
 from asyndm.core import words
 
+REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 PROMPT = "a shark beside a bike and a teddy bear"
 
 
@@ -71,6 +74,8 @@ def test_written_words_are_no_found_ones(host, traces):
 
 @pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 2)])
 def test_images_with_prompts_of_their_own_tell_their_own_words(host, traces, counts):
+    if REAL:
+        pytest.skip("this host's API takes one prompt for all images")
     size, batches = counts
     prompts = ["a shark", "a bike", "a cat and a castle", "a dog"][: size * batches]
     made = make(host, prompts, batch_size=size, n_iter=batches, **ticked(curvature=0.8))

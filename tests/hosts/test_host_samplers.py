@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jobs import apart, make, ticked
 
-from asyndm.hosts.webui import EXCHANGED
+from asyndm.hosts.faces import EXCHANGED
 
 REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 SCHEDULES = ("Automatic", "Karras", "Exponential", "KL Optimal")
