@@ -21,6 +21,8 @@ def listed(host, sampler):
 
     if sampler not in sd_samplers.all_samplers_map:
         pytest.skip(f"this host has no {sampler}")
+    if not REAL and host.name == "reForge":
+        pytest.skip("its stand-in differs from Forge's in nothing a sampler sees")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
