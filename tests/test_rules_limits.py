@@ -204,6 +204,7 @@ ORDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flip", [False, True], ids=["mask fixed", "mask flips once"])
 @pytest.mark.parametrize(("rule", "options", "order"), ORDERS)
 def test_the_error_falls_with_the_rules_order(rule, options, order, flip):
@@ -211,6 +212,7 @@ def test_the_error_falls_with_the_rules_order(rule, options, order, flip):
     assert math.log2(few / many) == pytest.approx(order, abs=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", SDE)
 def test_noise_keeps_the_distribution_with_clocks_of_their_own(rule):
     """Mean and variance of the data at the end, in both halves; pixels stay independent."""

@@ -108,6 +108,7 @@ def test_twice_the_length_is_at_most_twice_the_steps(name):
         assert long <= 2.2 * short + 100, f"{reader}: {short} steps, then {long}"
 
 
+@pytest.mark.slow  # judged by the processor's time
 @pytest.mark.parametrize("name", TEXTS)
 def test_patterns_take_no_longer_a_letter(name):
     """What runs in the library: the ratio of processor time for doubled lengths, at its least."""

@@ -48,6 +48,7 @@ LOCALISE = """words => {
     for (const node of document.querySelectorAll(`[${name}]`))
       if (words[node[name]] !== undefined) node[name] = words[node[name]];
 }"""
+SLOW = pytest.mark.slow
 
 
 class Served:
@@ -189,9 +190,11 @@ def test_the_canvas_is_there_when_painted_is_the_users_default(tmp_path, chromiu
         running.stop()
 
 
-@pytest.mark.parametrize("language", ["en", "zh_CN", "ja_JP"])
+@pytest.mark.parametrize(
+    "language", ["en", *(pytest.param(n, marks=SLOW) for n in ("zh_CN", "ja_JP"))]
+)
 @pytest.mark.parametrize("width", [1400, 420])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", [pytest.param("light", marks=SLOW), "dark"])
 def test_nothing_is_wider_than_its_page(served, chromium, theme, width, language):
     page = opened(chromium, served.url, width, theme)
     page.locator("#txt2img_asyndm_mask_source label").filter(has_text="painted").click()
