@@ -16,6 +16,7 @@ from works import CELLS, Table, asked, numbers, rows, version
 
 REAL = os.environ.get("ASYNDM_WEBUI_DIR")
 K = {"curvature": 0.8}
+pytestmark = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")
 
 
 @pytest.fixture(scope="module")
