@@ -95,7 +95,7 @@ class Telling:
                 taken.common(settings, range(first, first + self.batch)),
                 lambda j: taken.text(settings, j),
             )
-        if not words.automatic or not plan.found or getattr(p, "_ad_inner", False):
+        if not words.automatic or not plan.found or webui.is_inner(p):
             return
         expression, prompts = plan.settings.objects, written_prompts(p)
         if not any(plan.found.holds(text, expression) for text in prompts):
