@@ -101,7 +101,7 @@ def test_a_click_on_a_picked_chip_takes_it_out(objects, word, after):
 def test_what_is_wrong_is_one_line_and_the_chips_stay():
     bar = chips.chips_html(PROMPT, "cat:7")
     assert bar.count("<button") == 4 and "curvature of" in bar and "asyndm-auto" not in bar
-    assert "Not in the prompt: unicorn." in chips.chips_html(PROMPT, "unicorn, cat")
+    assert "<span>Not in the prompt: </span>unicorn." in chips.chips_html(PROMPT, "unicorn, cat")
     assert "Not in the prompt" not in chips.chips_html(PROMPT, "")
     assert chips.chips_html("cat " * 9, "x" * 30_000).count("<p") == 1
 
@@ -165,7 +165,8 @@ def test_every_line_of_the_chips_is_translated():
     for language in ("zh_CN", "ja_JP"):
         path = Path(__file__).parents[1] / "localizations" / f"{language}.json"
         words = json.loads(path.read_text("utf-8"))
-        assert {chips.GROUP, chips.PASTED, chips.EDITED} <= set(words)
+        lines = {chips.GROUP, chips.PASTED, chips.EDITED, chips.MISSING}
+        assert lines | {chips.PICKED, chips.FOUND, chips.OTHER} <= set(words)
 
 
 def test_no_selector_of_the_style_sheet_misses_what_is_drawn():

@@ -26,12 +26,9 @@ except ImportError:  # AUTOMATIC1111 1.9 takes plain pairs
 
 
 try:
-    from modules.images import save_image
+    from modules import images
 except ImportError:
-
-    def save_image(*arguments: Any, **named: Any) -> None:
-        """Nothing is saved."""
-
+    images = None
 
 try:
     from modules.infotext_utils import image_from_url_text

@@ -29,6 +29,10 @@ MOST_CHIPS = 60
 LONGEST_PROMPT = 2500  # letters that are shown as chips; the run looks at all of them
 GROUP = "Words of the prompt: pick the objects"
 PASTED = "Objects as in the pasted image."
+MISSING, PICKED, FOUND, OTHER = (
+    *("Not in the prompt:", "picked", "found in the prompt"),
+    "not an object",
+)
 EDITED = "The prompt is not the pasted one any more: objects are found anew."
 # Of one letter, or of a kind that is nobody's object but no stop word of the choice either.
 _SKIP = frozenset(
@@ -51,6 +55,7 @@ class Chip:
         names: the written objects it stands for.
         found: the automatic choice takes it.
         title: what it says under the mouse.
+        k: its own curvature, None = the common one.
     """
 
     text: str
@@ -58,6 +63,7 @@ class Chip:
     names: list[str] = field(default_factory=list)
     found: bool = False
     title: str = ""
+    k: float | None = None
 
 
 def chips_of(
@@ -100,8 +106,8 @@ def chips_of(
         chip = place(word)
         if chip is not None:
             chip.names.append(word.text)
-            own = "" if word.curvature is None else f", k {word.curvature:g}"
-            chip.title = f"picked{own}"
+            chip.k = word.curvature if chip.k is None else chip.k
+            chip.title = PICKED
     unwritten, missing = missing, []
     known = found.of(prompt, objects) if found else None
     automatic = known
@@ -110,7 +116,7 @@ def chips_of(
     for word in automatic[: 2 * MOST_CHIPS]:
         chip = place(word)
         if chip is not None and not said.objects:
-            chip.found, chip.title = True, "found in the prompt"
+            chip.found, chip.title = True, FOUND
     _add_others(chips, tokens, taken)
     kept = sorted(chips.values(), key=lambda chip: (not chip.names, not chip.found, chip.at))
     return sorted(kept[:MOST_CHIPS], key=lambda chip: chip.at), said, unwritten
@@ -126,7 +132,7 @@ def _add_others(chips: dict[int, Chip], tokens: Sequence[str], taken: set[int]) 
         if not token[0].isalpha() or len(token) < 2:
             continue
         seen.add(key)
-        chips[at] = Chip(token, at, title="not an object")
+        chips[at] = Chip(token, at, title=OTHER)
 
 
 def _tokens(text: str) -> list[str]:
@@ -173,7 +179,7 @@ def _chips_html(prompt: str, objects: str, found: object) -> str:
         return _bar([_button(chip, said) for chip in chips], objects, _line(str(error), "missing"))
     lines = ""
     if missing:
-        lines += _line(f"Not in the prompt: {listed(missing)}.", "missing")
+        lines += _line(f"{listed(missing)}.", "missing", f"{MISSING} ")
     if pasted.told and not said.objects:
         lines += _line(PASTED if pasted.of(prompt, objects) is not None else EDITED, "pasted")
     return _bar([_button(chip, said) for chip in chips], objects, lines)
@@ -183,7 +189,7 @@ def _bar(buttons: Sequence[str], objects: str, lines: str) -> str:
     shown = html.escape(objects[:MOST_LETTERS], quote=True)
     return (
         # A stamp, so that the page's script sees an answer that is the same as the one before.
-        f'<div class="asyndm-chips" role="group" aria-label="{GROUP}" data-objects="{shown}" '
+        f'<div class="asyndm-chips" role="group" title="{GROUP}" data-objects="{shown}" '
         f'data-stamp="{time.monotonic_ns()}">{"".join(buttons)}</div>{lines}'
     )
 
@@ -192,20 +198,23 @@ def _button(chip: Chip, said: Expression) -> str:
     look = "asyndm-chip asyndm-auto" if chip.found else "asyndm-chip"
     after = f' data-next="{html.escape(without(said, chip.names), quote=True)}"'
     text = html.escape(chip.text, quote=True)
+    own = "" if chip.k is None else f" <small>k {chip.k:g}</small>"
     return (
         f'<button type="button" class="{look}" aria-pressed="{str(bool(chip.names)).lower()}" '
         f'data-word="{text}"{after if chip.names else ""} '
-        f'title="{html.escape(chip.title, quote=True)}">{text}</button>'
+        f'title="{html.escape(chip.title, quote=True)}">{text}{own}</button>'
     )
 
 
-def _line(text: str, kind: str) -> str:
-    return f'<p class="asyndm-line asyndm-{kind}">{html.escape(text)}</p>'
+def _line(text: str, kind: str, head: str = "") -> str:
+    """A line below the chips; its head stands alone, as hosts translate whole texts."""
+    head = f"<span>{head}</span>" if head else ""
+    return f'<p class="asyndm-line asyndm-{kind}">{head}{html.escape(text)}</p>'
 
 
 def asking_button(prefix: str) -> gr.Button:
     """The button that the page's script presses when a prompt has changed; nobody sees it."""
-    return gr.Button("chips", elem_id=f"{prefix}_ask", elem_classes=["asyndm-hidden"])
+    return gr.Button("", elem_id=f"{prefix}_ask", elem_classes=["asyndm-hidden"])
 
 
 def wire_chips(

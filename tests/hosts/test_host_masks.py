@@ -81,10 +81,11 @@ def test_pasting_restores_and_resets(host):
         values = [field.function(parameters) for field in script.infotext_fields]
         from asyndm.page.controls import WEBUI_FIELDS, settings_of
 
-        return settings_of(values, WEBUI_FIELDS)
+        return settings_of(values[: len(WEBUI_FIELDS)], WEBUI_FIELDS), values[len(WEBUI_FIELDS) :]
 
-    assert pasted(made.info["infotexts"][0]) == Settings(True, "cat:0.9, dog", "linear", 0.7)
-    assert pasted(make(host, "txt2img").info["infotexts"][0]) == Settings()
+    asked = Settings(True, "cat:0.9, dog", "linear", 0.7)
+    assert pasted(made.info["infotexts"][0]) == (asked, [""])  # words were written, not found
+    assert pasted(make(host, "txt2img").info["infotexts"][0]) == (Settings(), [""])
     if host.name not in ("Forge", "Neo"):  # their own API fails on this ("parameterized generic")
         again = host.txt2img(infotext=made.info["infotexts"][0])
         assert np.array_equal(again.images[0], made.images[0])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from asyndm.core.found import Found, mark
+from asyndm.page.chips import chips_html
 from asyndm.page.controls import FACES
 
 REPO = Path(__file__).resolve().parents[2]
@@ -52,7 +54,7 @@ def texts_of(block) -> set[str]:
 
 
 def shown() -> set[str]:
-    """Every string of the accordions of both tabs, and of the chips' script."""
+    """Every string of the accordions of both tabs, and of the chips."""
     import gradio as gr
     from modules import scripts
 
@@ -63,10 +65,12 @@ def shown() -> set[str]:
             script.ui(runner.is_img2img)
         for block in page.blocks.values():
             found |= texts_of(block)
-    chips = (REPO / "javascript" / "asyndm.js").read_text("utf-8")
-    found |= set(re.findall(r'said\("([^"]+)"\)', chips))
-    found |= set(re.findall(r'setAttribute\("aria-label", "([^"]+)"\)', chips))
-    found -= {None, "", "AsynDM"}
+    prompt, pasted = "a cat near it", Found({mark("a cat near it", ""): ("cat",)}).to_text()
+    for written, told in (("cat:0.7, unicorn", ""), ("", ""), ("", pasted)):
+        for words in (prompt, "a cat was near it"):  # shown when asked for, so not in the page
+            found |= Texts(chips_html(words, written, told)).found
+    found -= {"cat", "near", "was", "k 0.7", "unicorn."}  # the user's own
+    found -= {None, "", "AsynDM", "foreground"}  # the last is a label of Forge's own canvas
     found.add(FACES["enabled"].label)  # the accordion's own box, which a host writes "AsynDM" at
     return {text for text in found if not re.fullmatch(r"[.\d]+", text)}
 
