@@ -98,6 +98,23 @@ def test_a_piece_of_a_word_is_no_word():
         ),
         ("and", [("and", None)]),
         ("1/2 moon", [("1/2 moon", None)]),
+        # A name ends behind its number, whatever parts it from the next.
+        *(
+            (typed, [("cat", 0.7), ("dog", None)])
+            for typed in (
+                *("cat:0,7 dog", "cat:.7 dog", "cat：０.７ dog", "cat:0.7 and dog", "cat:0.7 & dog"),
+                *("cat :0.7 AND dog", "cat:0.7|dog", "cat:0.7 / dog", "cat::0.7, dog"),
+            )
+        ),
+        ("cat:0.7 the dog:0.2", [("cat", 0.7), ("the dog", 0.2)]),
+        *((typed, [("cat", None), ("dog", None)]) for typed in ("cat + dog", "cat BREAK dog")),
+        ("black & white cat", [("black & white cat", None)]),
+        ("M&M, R&B singer", [("M&M", None), ("R&B singer", None)]),
+        ("salt & pepper shaker", [("salt & pepper shaker", None)]),
+        ("un chat et un chien", [("un chat", None), ("un chien", None)]),
+        ("кот и собака:0,3", [("кот", 0.3), ("собака", 0.3)]),
+        ("Hund und Katze und Maus", [("Hund", None), ("Katze", None), ("Maus", None)]),
+        ("чёрный и белый кот", [("чёрный и белый кот", None)]),
         ("nier:automata", [("nier:automata", None)]),
         ("re:zero:0.4", [("re:zero", 0.4)]),
         ("cat, -dog", [("cat", None)]),
@@ -115,10 +132,15 @@ def test_what_is_no_word_is_told_in_one_line(typed):
     assert "\n" not in line and len(line) < 120
 
 
-@pytest.mark.parametrize("typed", ["<lora:x:1>", "!", ":0.5", "__animal__"])
+@pytest.mark.parametrize("typed", ["<lora:x:1>", "!", ":0.5", "__animal__", "BREAK"])
 def test_an_expression_without_a_word_is_told(typed):
     with pytest.raises(SettingsError, match="^objects: "):
         parse_objects(typed)
+
+
+def test_two_curvatures_of_one_object_are_told():
+    with pytest.raises(SettingsError, match="'shark' has two curvatures, 0.7 and 0.8; give one"):
+        parse_objects("bike, shark:0.7:0.8")
 
 
 @pytest.mark.parametrize(

@@ -182,8 +182,19 @@ def wrong_curvatures(rng):
 @kind
 def never_zero(rng):
     word, other = rng.sample(ASCII, 2)
-    typed = f"{word}:0,{rng.randrange(1, 100)} {other}"
-    return Case(typed, [(typed.replace(",", "."), None)])
+    number = f"0,{rng.randrange(1, 100)}"
+    typed = f"{word}:{number} {other}"
+    return Case(typed, [(word, reference.curvature(number)), (other, None)])
+
+
+@kind
+def behind_numbers(rng):
+    """The next name begins behind a number, with or without a sign between."""
+    words = rng.sample(ASCII, 3)
+    numbers = [number(rng) for _ in words]
+    joining = [rng.choice([" ", " and ", " & ", "|", " / ", ", ", " AND "]) for _ in words[1:]]
+    typed = "".join(f"{w}:{n}{j}" for w, n, j in zip(words, numbers, [*joining, ""]))
+    return Case(typed, [(w, reference.curvature(n)) for w, n in zip(words, numbers)])
 
 
 @kind

@@ -38,6 +38,7 @@ from asyndm.core.prompt_syntax import wanted_prompt
 
 _MOST_WORDS = 4  # of one thing
 _FOREIGN_ALONE = FOREIGN_STOP_WORDS - STOP_WORDS
+_BEFORE_NOUNS = DETERMINERS | {"the"}
 _ENGLISH_ALONE = FUNCTION_WORDS - FOREIGN_STOP_WORDS
 
 
@@ -215,9 +216,18 @@ def _name_end(words: list[_Word], at: int, nouns: Nouns) -> int:
     if end == at:
         return 0
     before = words[at - 1].text if at else None
-    if before in NO_SUBJECT_AFTER or _names_something(words, end, nouns):
+    if before in NO_SUBJECT_AFTER:
         return 0
-    return end
+    if not _names_something(words, end, nouns):
+        return end
+    return end + 1 if _is_person(words, end, before) else 0
+
+
+def _is_person(words: list[_Word], last: int, before: str | None) -> bool:
+    """Whether a known word behind an unknown one is a name's second half: "elon musk riding"."""
+    after = words[last + 1].text if last + 1 < len(words) else None
+    acts = after is not None and after.endswith("ing") and VERB.fullmatch(after)
+    return bool(acts) and before not in _BEFORE_NOUNS
 
 
 def _names_something(words: list[_Word], at: int, nouns: Nouns) -> bool:
@@ -226,8 +236,9 @@ def _names_something(words: list[_Word], at: int, nouns: Nouns) -> bool:
     while text in PICTURE_WORDS:
         at += 1
         text = words[at].text if at < len(words) else None
-    if not text:
-        return False
+    after = words[at + 1].text if at + 1 < len(words) else None
+    if not text or text.endswith("ing") and (text in FUNCTION_WORDS or after in _BEFORE_NOUNS):
+        return False  # "casting a spell"
     if _noun_length(words, at, nouns):
         return True
     return text in nouns.others and not VERB.fullmatch(text) and not _is_stop(text)

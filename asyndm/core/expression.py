@@ -22,13 +22,19 @@ _SIGNS = {ord(a): b for a, b in zip("、،؛︰", ",,;:")}
 _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
+# "cat:0.5 dog": a name ends behind its number.
+_BEHIND_NUMBER = re.compile(r"(:[ \t]*[-+]?(?:\d+(?:\.\d*)?|\.\d+))(?=[ \t]+[^\W\d_]|[ \t]*[&|]|[ \t]*[/+](?!\d))")
+_BREAK = re.compile(r"(?<!\S)BREAK(?!\S)")  # the prompt's own; it parts as a comma does
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
-_BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s*&\s*")
+_BETWEEN = re.compile(r"\s+AND\s+|\||(?<!\d)/|/(?!\d)|\s+\+\s+")
 _JOINING = re.compile(r"(?:and|AND)\s+(?=\S)|&\s*")  # what a bracket or a comma left in front
 # {2::cat|dog}, {2$$cat|dog}: how often, how many.
 _CHANCE = re.compile(r"\d*(?:\.\d+)?::|\d*(?:-\d*)?\$\$(?:[^$]{0,20}\$\$)?")
-_AND = re.compile(r"\s+and\s+", re.IGNORECASE)
+# "M&M" is a name.
+_AND = re.compile(r"\s+and\s+|\s+&\s*|\s*&\s+|(?<=\w\w)&(?=\w\w)", re.IGNORECASE)
+# Of other languages, whose adjectives no list here knows: they join single words only.
+_FOREIGN_AND = frozenset("et und y e och og ve oraz и і й та और و".split())
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 # Endings of adjectives, and the commonest without.
 _ADJECTIVE = re.compile(
@@ -86,8 +92,10 @@ def read_expression(text: str) -> Expression:
             f"objects: {len(text)} letters are too many; name the objects in {MOST_LETTERS} or "
             "fewer."
         )
+    typed = text.strip()
     text = text.translate(_SIGNS)
     text = _DECIMAL_COMMA.sub(r"\1.", text)
+    text = _BEHIND_NUMBER.sub(r"\1,", _BREAK.sub(",", text))
     notes: dict[str, None] = {}
     for pattern, what in (
         (_EXTRA_NETWORK, "is no word; it is left out."),
@@ -107,7 +115,8 @@ def read_expression(text: str) -> Expression:
             excluded.update(dict.fromkeys(_several(name)))
         else:
             found.update(dict.fromkeys(ObjectWord(one, curvature) for one in _several(name)))
-    if notes and not found and not excluded:
+    if not found and not excluded and (notes or has_word(typed)):
+        notes = notes or {f"objects: {short(typed)!r} does not name an object": None}
         line = next(iter(notes)).removesuffix("; it is left out.").rstrip(".")
         raise SettingsError(f"{line}; write e.g. 'shark:0.7, bike'.")
     return Expression(_without(found, excluded), tuple(excluded), tuple(notes))
@@ -200,9 +209,15 @@ def _named(item: str) -> tuple[str | None, float | None]:
     head, colon, number = item.rpartition(":")
     curvature = None
     if colon and (_NUMBER.fullmatch(number.strip()) or not number.strip()):
-        item = " ".join(head.split())
+        item = " ".join(head.split()).rstrip(": ")
         if not has_word(item):
             return None, None
+        name, colon, other = item.rpartition(":")
+        if colon and _NUMBER.fullmatch(other.strip()):
+            raise SettingsError(
+                f"objects: {short(name)!r} has two curvatures, {short(other)} and "
+                f"{short(number)}; give one."
+            )
         curvature = check_number(f"objects: curvature of {short(item)!r}", number.strip(), 0, 1)
     return (item, curvature) if has_word(item) else (None, None)
 
@@ -211,28 +226,57 @@ def _several(name: str) -> list[str]:
     """One name, or the several that "and" joins."""
     names: list[str] = []
     for part in _BETWEEN.split(name):
-        pieces = _AND.split(part.strip())
-        if len(pieces) > 1 and _is_one(pieces):
-            pieces = [part.strip()]
-        names += [" ".join(piece.split()) for piece in pieces]
+        for piece in _joined(part.strip()):
+            names += _without_foreign_and(piece.split())
     return [one for one in names if has_word(one)] or [name]
 
 
-def _is_one(pieces: list[str], nouns: Nouns | None = None) -> bool:
-    """Whether words joined by "and" tell what one thing is like: "salt and pepper shaker"."""
-    nouns = nouns or load_nouns()
-    last = [atom.text for atom in atoms_of(pieces[-1]) if atom.text]
-    firsts = [[atom.text for atom in atoms_of(piece) if atom.text] for piece in pieces[:-1]]
-    if not last or not all(firsts):
-        return False
-    if len(last) < 2 or last[0] in ARTICLES or any(words[0] in ARTICLES for words in firsts[1:]):
-        return False
-    ends = [words[-1] for words in firsts]
-    if all(_is_quality(end, nouns) for end in ends):
-        return True
-    # Two kinds of food before what is made of them or holds them.
-    joined = [*ends, last[0]]
-    return all(bool(singular_forms(word) & nouns.food) for word in joined)
+def _without_foreign_and(words: list[str]) -> list[str]:
+    """What "et", "und", "и" join: single words, with an article; else all of it is one name."""
+    parts: list[list[str]] = [[]]
+    for word in words:
+        if word.casefold() in _FOREIGN_AND:
+            parts.append([])
+        else:
+            parts[-1].append(word)
+    single = all(len([w for w in part if w.casefold() not in ARTICLES]) == 1 for part in parts)
+    return [" ".join(part) for part in (parts if single else [words])]
+
+
+def _joined(text: str) -> list[str]:
+    """The names that "and" parts; where it joins what one thing is like, it stays inside."""
+    nouns = load_nouns()
+    ends = [match.span() for match in _AND.finditer(text)]
+    starts = [0, *(end for _, end in ends)]
+    stops = [*(start for start, _ in ends), len(text)]
+    pieces = [
+        [atom.text for atom in atoms_of(text[a:b]) if atom.text] for a, b in zip(starts, stops)
+    ]
+    names: list[str] = []
+    last = len(pieces) - 1
+    while last >= 0:
+        first = last
+        while first and _is_quality_of(pieces[first - 1], pieces[last], nouns):
+            first -= 1
+            if pieces[first][0] in ARTICLES:
+                break
+        if first and first == last and _is_food_of(pieces[first - 1], pieces[last], nouns):
+            first -= 1
+        names.append(text[starts[first] : stops[last]])
+        last = first - 1
+    return names[::-1]
+
+
+def _is_quality_of(before: list[str], last: list[str], nouns: Nouns) -> bool:
+    """Whether words before "and" tell what the thing behind it is like: "black and white cat"."""
+    one = bool(before) and len(last) > 1 and last[0] not in ARTICLES
+    return one and _is_quality(before[-1], nouns)
+
+
+def _is_food_of(before: list[str], last: list[str], nouns: Nouns) -> bool:
+    """Two kinds of food before what is made of them or holds them: "salt and pepper shaker"."""
+    one = bool(before) and len(last) > 1
+    return one and all(singular_forms(word) & nouns.food for word in (before[-1], last[0]))
 
 
 def _is_quality(word: str, nouns: Nouns) -> bool:
