@@ -42,6 +42,12 @@ TEXTS = {
     "minuses": lambda n: "-" * n + " -a" * n,
     "backslashes": lambda n: "\\(" * n,
     "chances": lambda n: "1::" * n + "2$$" * n,
+    "names behind numbers": lambda n: "a:1 b " * n,
+    "spaces behind a number": lambda n: "a:1" + " " * n + "," + ": " * n,
+    "breaks": lambda n: "BREAK " * n,
+    "pluses": lambda n: "cat + " * n,
+    "qualities": lambda n: "red and " * n + "big cat",
+    "ands of other languages": lambda n: "chat et " * n + "chien",
     "quotes": lambda n: "'d og " * n,
 }
 

@@ -102,8 +102,14 @@ def test_a_piece_of_a_word_is_no_word():
         *(
             (typed, [("cat", 0.7), ("dog", None)])
             for typed in (
-                *("cat:0,7 dog", "cat:.7 dog", "cat：０.７ dog", "cat:0.7 and dog", "cat:0.7 & dog"),
-                *("cat :0.7 AND dog", "cat:0.7|dog", "cat:0.7 / dog", "cat::0.7, dog"),
+                *("cat:0,7 dog", "cat:.7 dog", "cat：０.７ dog", "cat:0.7 and dog"),
+                *(
+                    "cat:0.7 & dog",
+                    "cat :0.7 AND dog",
+                    "cat:0.7|dog",
+                    "cat:0.7 / dog",
+                    "cat::0.7, dog",
+                ),
             )
         ),
         ("cat:0.7 the dog:0.2", [("cat", 0.7), ("the dog", 0.2)]),

@@ -23,7 +23,9 @@ _SIGNS |= {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
 _NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+|nan|inf(?:inity)?)(?:e[-+]?\d+)?", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"(:[ \t]*[-+]?\d),(?=\d)")
 # "cat:0.5 dog": a name ends behind its number.
-_BEHIND_NUMBER = re.compile(r"(:[ \t]*[-+]?(?:\d+(?:\.\d*)?|\.\d+))(?=[ \t]+[^\W\d_]|[ \t]*[&|]|[ \t]*[/+](?!\d))")
+_BEHIND_NUMBER = re.compile(
+    r"(:[ \t]*[-+]?(?:\d+(?:\.\d*)?|\.\d+))(?=[ \t]+[^\W\d_]|[ \t]*[&|]|[ \t]*[/+](?!\d))"
+)
 _BREAK = re.compile(r"(?<!\S)BREAK(?!\S)")  # the prompt's own; it parts as a comma does
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _ESCAPED = re.compile(r"\\([()\[\]\\:])")
