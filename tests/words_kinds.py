@@ -222,10 +222,21 @@ def alternations(rng):
 @kind
 def joined(rng):
     a, b, c = rng.sample(ASCII, 3)
-    sign = rng.choice([" AND ", " and ", " & ", "/", "&"])
+    sign = rng.choice([" AND ", " and ", " & ", "/", "&", " + ", " BREAK "])
+    if rng.random() < 0.2:
+        (a, b), sign = rng.choice(
+            [
+                (rng.sample(SCRIPTS["cyrillic"], 2), " и "),
+                (rng.sample(["chat", "oiseau", "chien"], 2), " et "),
+                (rng.sample(["ein Hund", "die Katze", "Vogel"], 2), " und "),
+                (rng.sample(["gato", "el perro", "una vaca"], 2), " y "),
+            ]
+        )
+        return Case(f"{a}{sign}{b}:0,3", [(a, 0.3), (b, 0.3)])
     if rng.random() < 0.5:
         return Case(f"{a}{sign}{b}", [(a, None), (b, None)])
-    return Case(f"{a}{sign}{b}{sign}{c}:0.3", [(a, 0.3), (b, 0.3), (c, 0.3)])
+    held = [None if "BREAK" in sign else 0.3] * 2  # what parts sentences parts their numbers
+    return Case(f"{a}{sign}{b}{sign}{c}:0.3", [(a, held[0]), (b, held[1]), (c, 0.3)])
 
 
 @kind
@@ -233,12 +244,15 @@ def one_thing(rng):
     first = rng.choice("black red fluffy cute old shiny wooden big happy golden".split())
     second = rng.choice("white green tiny rusty round striped heavy young".split())
     noun = rng.choice(ASCII)
-    typed = rng.choice([f"{first} and {second} {noun}", "salt and pepper shaker"])
+    typed = rng.choice(
+        [f"{first}{rng.choice([' and ', ' & '])}{second} {noun}", "salt and pepper shaker"]
+    )
     if rng.random() < 0.5:
         return located(rng, typed, typed, [typed])
     other = rng.choice(["pizza", "moon", "кошка", "猫"])
     return Case(
-        f"{other}{rng.choice([' & ', '/', ' AND '])}{typed}", [(other, None), (typed, None)]
+        f"{other}{rng.choice([' & ', '/', ' AND ', ' and '])}{typed}",
+        [(other, None), (typed, None)],
     )
 
 
