@@ -148,25 +148,28 @@ def _characters(pieces: Iterable[tuple[str | int, int]]) -> list[Placed]:
 
 def folded(characters: Iterable[Placed]) -> list[Placed]:
     """Characters in one spelling, marks composed with what they stand on."""
-    clusters: list[tuple[str, set[int]]] = []
+    clusters: list[tuple[list[str], set[int]]] = []
     for c, positions in characters:
         if clusters and (unicodedata.combining(c) or "\u1160" <= c <= "\u11ff"):
-            clusters[-1] = (clusters[-1][0] + c, clusters[-1][1] | set(positions))
+            clusters[-1][0].append(c)
+            clusters[-1][1].update(positions)
         else:
-            clusters.append((c, set(positions)))
-    return [(c, tuple(sorted(at))) for text, at in clusters for c in fold(text)]
+            clusters.append(([c], set(positions)))
+    # One tuple a cluster: thousands of marks on one letter do not each hold all of them.
+    placed = (("".join(parts), tuple(sorted(at))) for parts, at in clusters)
+    return [(c, at) for text, at in placed for c in fold(text)]
 
 
 def _atoms(characters: Iterable[Placed]) -> list[Atom]:
     atoms: list[Atom] = []
-    run, at, kind = "", set(), ""
+    run, at, kind, added = [], set(), "", None
     before = ""  # the kind of the character before, "" at a border
 
     def close() -> None:
-        nonlocal run, at, kind
+        nonlocal run, at, kind, added
         if run:
-            atoms.append(Atom(run, tuple(sorted(at)), run_inside))
-        run, at, kind = "", set(), ""
+            atoms.append(Atom("".join(run), tuple(sorted(at)), run_inside))
+        run, at, kind, added = [], set(), "", None
 
     run_inside = False
     for c, positions in folded(characters):
@@ -175,8 +178,11 @@ def _atoms(characters: Iterable[Placed]) -> list[Atom]:
             close()
             run_inside = now == "L" and before == "M"
         if now in "LMNS":
-            run, kind = run + c, now
-            at |= set(positions)
+            run.append(c)
+            kind = now
+            if positions is not added:  # a cluster's are added once
+                at.update(positions)
+                added = positions
         elif now == "P" and not (atoms and atoms[-1].text is None):
             atoms.append(Atom(None))
         if now != "-":
