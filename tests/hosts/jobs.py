@@ -17,6 +17,32 @@ def ticked(**settings) -> dict:
     return {"alwayson_scripts": {"AsynDM": {"args": [settings]}}}
 
 
+def pasted(host, text: str, **changes):
+    """The image of pasted parameters: by the API's own field, and in Forge, whose API fails at it,
+    by what pasting puts into the script's controls."""
+    try:
+        return host.txt2img(infotext=text, **changes)
+    except TypeError as error:
+        if "parameterized generic" not in str(error):
+            raise
+    from modules import scripts
+    from modules.infotext_utils import parse_generation_parameters
+
+    runner = scripts.scripts_txt2img
+    script = next(s for s in runner.alwayson_scripts if s.title() == "AsynDM")
+    controls = runner.inputs[script.args_from : script.args_to]
+    arguments = [control.value for control in controls]
+    parameters = parse_generation_parameters(text)
+    for field in script.infotext_fields:
+        place = next(n for n, control in enumerate(controls) if control is field.component)
+        arguments[place] = field.function(parameters)
+    filled = {
+        **{"prompt": parameters["Prompt"], "sampler_name": parameters["Sampler"]},
+        **{"alwayson_scripts": {"AsynDM": {"args": arguments}}},
+    }
+    return host.txt2img(**{**filled, **changes})
+
+
 def scene() -> Image.Image:
     picture = Image.new("RGB", (128, 128), "#7090b0")
     draw = ImageDraw.Draw(picture)

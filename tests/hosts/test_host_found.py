@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pytest
-from jobs import ticked
+from jobs import pasted, ticked
 
 from asyndm.core import words
 
@@ -42,7 +42,7 @@ def test_an_unchanged_pasted_prompt_takes_the_same_words_whatever_a_later_list(h
     other = make(host, **ticked(curvature=0.8))
     assert value(other) == "curvature=0.8; found=bike"
     assert not np.array_equal(first.images[0], other.images[0])
-    again = host.txt2img(infotext=first.info["infotexts"][0])
+    again = pasted(host, first.info["infotexts"][0])
     assert np.array_equal(first.images[0], again.images[0])
     assert value(again) == value(first) and "AsynDM note" not in again.parameters
 
@@ -50,7 +50,7 @@ def test_an_unchanged_pasted_prompt_takes_the_same_words_whatever_a_later_list(h
 def test_an_edited_prompt_is_chosen_for_anew_and_it_is_said(host, traces, later):
     first = make(host, **ticked(curvature=0.8))
     later()
-    edited = host.txt2img(infotext=first.info["infotexts"][0], prompt=PROMPT + ", at night")
+    edited = pasted(host, first.info["infotexts"][0], prompt=PROMPT + ", at night")
     assert value(edited) == "curvature=0.8; found=bike"
     assert edited.parameters["AsynDM note"] == (
         "found: the prompt is not the pasted one; its objects are chosen anew."
@@ -59,10 +59,10 @@ def test_an_edited_prompt_is_chosen_for_anew_and_it_is_said(host, traces, later)
 
 def test_an_image_of_an_old_version_says_that_the_choice_may_differ(host, traces):
     old = f"{PROMPT}\nSteps: 5, Sampler: Euler a, Seed: 1, Size: 128x128, AsynDM: on"
-    made = host.txt2img(infotext=old)
+    made = pasted(host, old)
     assert made.parameters["AsynDM note"].startswith("found: the pasted image does not tell")
     assert "found=shark" in value(made)
-    again = host.txt2img(infotext=made.info["infotexts"][0])
+    again = pasted(host, made.info["infotexts"][0])
     assert "AsynDM note" not in again.parameters
 
 
@@ -97,7 +97,7 @@ def test_the_hires_pass_tells_its_own_words_and_takes_them_again(host, traces, l
     text = first.info["infotexts"][0]
     if "Hires prompt" not in text:  # the stand-in does not paste the second pass
         text += ", Hires prompt: a castle and a dog"
-    again = host.txt2img(infotext=text, **hires)
+    again = pasted(host, text, **hires)
     assert value(again) == value(first)
     assert np.array_equal(first.images[0], again.images[0])
 
