@@ -33,9 +33,9 @@ def pasted(host, text: str, **changes):
     controls = runner.inputs[script.args_from : script.args_to]
     arguments = [control.value for control in controls]
     parameters = parse_generation_parameters(text)
+    places = {control.elem_id: place for place, control in enumerate(controls)}
     for field in script.infotext_fields:
-        place = next(n for n, control in enumerate(controls) if control is field.component)
-        arguments[place] = field.function(parameters)
+        arguments[places[field.component.elem_id]] = field.function(parameters)
     filled = {
         **{"prompt": parameters["Prompt"], "sampler_name": parameters["Sampler"]},
         **{"alwayson_scripts": {"AsynDM": {"args": arguments}}},
