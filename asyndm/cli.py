@@ -22,6 +22,7 @@ BENCHES = {
     "overhead": "time, memory and operations beside the synchronous sampler",
     "scenes": "prompt alignment on the embedded model",
     "repaint": "inpainting on the embedded model: seams and change outside the mask",
+    "distortion": "a spoilt object redrawn on the embedded model",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

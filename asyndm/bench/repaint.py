@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from asyndm.core.settings import Settings, SettingsError, check_whole
-from asyndm.scenes.checker import Verdict, check, find_objects, object_mask
+from asyndm.scenes.checker import check
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
@@ -27,6 +28,7 @@ from asyndm.scenes.text import COLOURS, Wish
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, sample_scene, sample_wish
 
+from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
 from .scenes import PRECISIONS, end_cut_line
 
@@ -34,7 +36,9 @@ _BATCH = 16
 _GIVEN = Settings(enabled=True, mask_source="given")
 ARMS = {
     "plain inpainting": replace(_GIVEN, curvature=0.0),
+    "region slow, k .3": replace(_GIVEN, curvature=0.3),
     "region slow, k .5": replace(_GIVEN, curvature=0.5),
+    "region slow, k .7": replace(_GIVEN, curvature=0.7),
     "region slow, k .9": replace(_GIVEN, curvature=0.9),
     "context leads .5": replace(_GIVEN, curvature=0.0, lead=0.5),
     "context clean": replace(_GIVEN, curvature=0.0, lead=1.0),
@@ -51,25 +55,47 @@ SETS = {
     "development": ([4504, 18, 1], 181_000_003),
     "confirm": ([4504, 18, 2], 182_000_003),
 }
-KINDS = ("malformed", "shape", "colour", "count", "relation")
 MEASURES = ("right", "seam", "change_outside", "sharpness", *KINDS)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A picture, the cells to repaint, and what is wished for instead."""
+    """A picture, the cells to repaint, and what is wished for there.
+
+    Attributes:
+        seed: of the noise.
+        group: pictures of a group are also counted by themselves; "" = there are no groups.
+    """
 
     picture: np.ndarray  # uint8 [64, 64, 3]
     region: np.ndarray  # bool [16, 16]
     wish: Wish
+    seed: int = 0
+    group: str = ""
 
 
-def sample_job(rng: np.random.Generator) -> Job:
-    """A scene of two or three single objects, one of which is to change its colour."""
+MakeJobs = Callable[[ScenePipeline, str, int, Request], list[Job]]
+
+
+def single_objects(rng: np.random.Generator) -> Wish:
+    """A wish for two or three single objects."""
     while True:
         wish = sample_wish(rng)
         if len(wish.groups) > 1 and all(group.count == 1 for group in wish.groups):
-            break
+            return wish
+
+
+def box_cells(top: float, left: float, bottom: float, right: float) -> np.ndarray:
+    """bool [16, 16]: the cells that a box of pixels touches."""
+    cells = np.zeros((LATENT_SIZE, LATENT_SIZE), bool)
+    top, left, bottom, right = (int(side // PATCH) for side in (top, left, bottom, right))
+    cells[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
+    return cells
+
+
+def sample_job(rng: np.random.Generator, seed: int = 0) -> Job:
+    """A scene of two or three single objects, one of which is to change its colour."""
+    wish = single_objects(rng)
     scene = sample_scene(rng, wish, 1.0)
     target = wish.groups[0]
     used = {group.colour for group in wish.groups}
@@ -77,77 +103,35 @@ def sample_job(rng: np.random.Generator) -> Job:
     groups = (replace(target, colour=colour), *wish.groups[1:])
     thing = scene.things[0]
     reach = thing.size / 2 + 2  # a margin as people paint it
-    region = np.zeros((LATENT_SIZE, LATENT_SIZE), bool)
-    (top, left), (bottom, right) = (
-        np.floor(np.array([thing.y + s, thing.x + s]) / PATCH).astype(int) for s in (-reach, reach)
-    )
-    region[max(top, 0) : bottom + 1, max(left, 0) : right + 1] = True
-    return Job(np.asarray(draw(scene)), region, replace(wish, groups=groups))
+    region = box_cells(thing.y - reach, thing.x - reach, thing.y + reach, thing.x + reach)
+    return Job(np.asarray(draw(scene)), region, replace(wish, groups=groups), seed)
 
 
-def seam(picture: np.ndarray, original: np.ndarray, region: np.ndarray) -> float:
-    """Extra step of colour across the region's border where both sides are background, in 1/255.
-
-    Args:
-        picture, original: uint8 [64, 64, 3].
-        region: bool [16, 16].
-
-    Returns:
-        NaN where objects line the whole border.
-    """
-    inside = region.repeat(PATCH, 0).repeat(PATCH, 1)
-    empty = ~(object_mask(picture) | object_mask(original))
-    steps = []
-    for axis in (0, 1):
-        border = np.diff(inside.astype(int), axis=axis) != 0
-        bare = np.take(empty, range(63), axis) & np.take(empty, range(1, 64), axis)
-        for image, sign in ((picture, 1.0), (original, -1.0)):
-            jump = np.abs(np.diff(image.astype(float), axis=axis)).mean(-1)
-            steps.append(sign * jump[border & bare])
-    count = sum(len(step) for step in steps) / 2
-    return float(sum(step.sum() for step in steps) / count) if count else float("nan")
+def sample_jobs(pipeline: ScenePipeline, name: str, count: int, request: Request) -> list[Job]:
+    """The first ``count`` jobs of a set of :data:`SETS`."""
+    scene_seed, noise_seed = SETS[name]
+    rng = np.random.default_rng(scene_seed)
+    return [sample_job(rng, noise_seed + i) for i in range(count)]
 
 
-def failures(picture: np.ndarray, wish: Wish, verdict: Verdict) -> dict[str, bool]:
-    """Which kinds of failure a picture shows; all False where it is right.
-
-    Args:
-        picture: uint8 [64, 64, 3].
-
-    Returns:
-        ``malformed``: a coloured region of no known shape. ``shape``, ``colour``: for an asked
-        object that is missing there is one of its colour in another shape, of its shape in
-        another colour. ``count``: more or fewer objects than asked. ``relation``: the objects
-        stand otherwise than asked. A picture may show several.
-    """
-    seen = find_objects(picture)
-
-    def fits(one, group) -> bool:
-        return one.shape == group.shape and group.colour in (None, one.colour)
-
-    left = [one for one in seen if not any(fits(one, group) for group in wish.groups)]
-    missing = [g for g in wish.groups if sum(fits(one, g) for one in seen) < g.count]
-    return {
-        "malformed": any(one.shape is None for one in left),
-        "shape": any(one.shape and one.colour == g.colour for g in missing for one in left),
-        "colour": any(one.shape == g.shape for g in missing for one in left),
-        "count": len(seen) != wish.total,
-        "relation": any(text == wish.relation and not ok for text, ok in verdict.items),
-    }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this bench."""
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    sets: Iterable[str] = SETS,
+    arms: Iterable[str] = ARMS,
+    strength: float = 1.0,
+) -> None:
+    """The options of this bench, and with other defaults of one that paints like it."""
+    sets = list(sets)
     parser.add_argument("--pictures", type=int, default=200)
     parser.add_argument(
-        "--set", choices=SETS, default="first", help="of pictures; k is never chosen on confirm"
+        "--set", choices=sets, default=sets[0], help="of pictures; k is never chosen on confirm"
     )
     parser.add_argument(
-        "--arms", nargs="+", default=list(ARMS), metavar="ARM", help=f"of {'; '.join(ARMS)}"
+        "--arms", nargs="+", default=list(arms), metavar="ARM", help=f"of {'; '.join(ARMS)}"
     )
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--cfg", type=float, default=Request("").cfg)
-    parser.add_argument("--strength", type=float, default=1.0, help="denoising strength")
+    parser.add_argument("--strength", type=float, default=strength, help="denoising strength")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
     parser.add_argument("--threads", type=int, help="of torch")
@@ -164,6 +148,19 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         SettingsError: a value that cannot be used.
     """
+    return run(args, sample_jobs)
+
+
+def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
+    """What every bench that repaints does with its options.
+
+    Args:
+        make_jobs: makes the pictures to repaint.
+        of_bench: what else tells its results from those of another bench.
+
+    Raises:
+        SettingsError: a value that cannot be used.
+    """
     count = check_whole("pictures", args.pictures, 1, 100_000)
     for arm in args.arms:
         if arm not in ARMS:
@@ -176,12 +173,13 @@ def main(args: argparse.Namespace) -> int:
         "cfg": request.cfg,
         "strength": args.strength,
         "precision": args.precision,
+        **of_bench,
     }
     if args.threads:
         torch.set_num_threads(args.threads)
     lines = _read(args.lines, setup)
     if not args.report_only:
-        lines += _paint(args, arms, count, request, setup, lines)
+        lines += _paint(args, arms, count, request, setup, lines, make_jobs)
     table = {(line["arm"], line["picture"]): line for line in lines}
     complete = [i for i in range(count) if all((arm, i) in table for arm in arms)]
     if not complete:
@@ -194,6 +192,8 @@ def main(args: argparse.Namespace) -> int:
         print(_line(row))
     if args.json:
         report = {"pictures": len(complete), **setup, "rows": rows}
+        if groups := by_group(table, arms, complete):
+            report["groups"] = groups
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 
@@ -227,6 +227,19 @@ def summarise(table: dict, arms: list[str], pictures: list[int]) -> list[dict]:
     return rows
 
 
+def by_group(table: dict, arms: list[str], pictures: list[int]) -> dict[str, dict]:
+    """For every group of pictures their number, the share that was right before, and by arm."""
+    groups: dict[str, dict] = {}
+    for name in sorted({table[arms[0], i].get("group", "") for i in pictures} - {""}):
+        mine = [i for i in pictures if table[arms[0], i]["group"] == name]
+        groups[name] = {
+            "pictures": len(mine),
+            "before": float(np.mean([table[arms[0], i]["right_before"] for i in mine])),
+            **{arm: float(np.mean([table[arm, i]["right"] for i in mine])) for arm in arms},
+        }
+    return groups
+
+
 def _rounded(cell: dict) -> dict:
     return {name: float(f"{value:.5g}") for name, value in cell.items()}
 
@@ -255,12 +268,10 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
     return lines
 
 
-def _paint(args, arms, count, request, setup, lines) -> list[dict]:
+def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
     """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
     pipeline = ScenePipeline.load(args.weights)
-    scene_seed, noise_seed = SETS[args.set]
-    rng = np.random.default_rng(scene_seed)
-    jobs = [sample_job(rng) for _ in range(count)]
+    jobs = make_jobs(pipeline, args.set, count, request)
     done = {(line["arm"], line["picture"]) for line in lines}
     made = []
     with open(args.lines, "a+") if args.lines else contextlib.nullcontext() as out:
@@ -276,7 +287,6 @@ def _paint(args, arms, count, request, setup, lines) -> list[dict]:
                 measured = _measure(
                     pipeline,
                     [jobs[i] for i in numbers],
-                    [noise_seed + i for i in numbers],
                     arm,
                     request,
                     args.strength,
@@ -290,22 +300,26 @@ def _paint(args, arms, count, request, setup, lines) -> list[dict]:
     return made
 
 
-def _measure(pipeline, jobs, seeds, arm, request, strength, precision=PRECISIONS[0]):
+def painted_by(pipeline, jobs, arm, request, strength=1.0) -> np.ndarray:
+    """The pictures uint8 [B, 64, 64, 3] that an arm makes of jobs."""
+    return repaint(
+        pipeline,
+        np.stack([job.picture for job in jobs]),
+        torch.from_numpy(np.stack([job.region for job in jobs])),
+        [job.wish.prompt() for job in jobs],
+        [job.seed for job in jobs],
+        ARMS[arm],
+        request,
+        strength,
+        SLOW.get(arm, "region"),
+    )
+
+
+def _measure(pipeline, jobs, arm, request, strength, precision=PRECISIONS[0]):
     """The measures of every job, as dictionaries."""
     originals = np.stack([job.picture for job in jobs])
-    regions = np.stack([job.region for job in jobs])
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        made = repaint(
-            pipeline,
-            originals,
-            torch.from_numpy(regions),
-            [job.wish.prompt() for job in jobs],
-            seeds,
-            ARMS[arm],
-            request,
-            strength,
-            SLOW.get(arm, "region"),
-        )
+        made = painted_by(pipeline, jobs, arm, request, strength)
     autoencoder = pipeline.model.autoencoder
     latents = autoencoder.encode(to_input(originals, torch.device("cpu")))
     kept = pipeline.model.decode_pixels(latents).numpy()
@@ -319,6 +333,11 @@ def _measure(pipeline, jobs, seeds, arm, request, strength, precision=PRECISIONS
             "change_outside": float(change),
             "sharpness": verdict.quality["sharpness"],
             **failures(picture, job.wish, verdict),
+            **(
+                {"group": job.group, "right_before": check(job.picture, job.wish).right}
+                if job.group
+                else {}
+            ),
         }
 
 
