@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage
 from tqdm import tqdm
 
-from asyndm.core.settings import Settings
+from asyndm.core.settings import Settings, SettingsError
 from asyndm.scenes.checker import check, find_objects, object_mask
 from asyndm.scenes.model import PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
@@ -35,6 +35,7 @@ SETS = {
 STRENGTH = 0.75
 _ARMS = (BASELINE, "concave for all, k .9", "region slow, k .9")
 _BATCH = 16
+_MOST_DRAWN = 20  # pictures drawn for each one that is right; of the shipped model's about half are
 _MARGIN = 2  # pixels around an object, as people paint
 _BLUR, _WARP = 3.5, 7.0  # pixels
 
@@ -57,6 +58,9 @@ def spoilt_jobs(pipeline: ScenePipeline, name: str, count: int, request: Request
     """The first ``count`` right pictures of a set, each with one object spoilt.
 
     Every run draws them anew; they depend on nothing but the set and the request.
+
+    Raises:
+        SettingsError: the model draws hardly a picture that is right.
     """
     prompt_seed, noise_seed = SETS[name]
     rng = np.random.default_rng(prompt_seed)
@@ -64,6 +68,11 @@ def spoilt_jobs(pipeline: ScenePipeline, name: str, count: int, request: Request
     drawn = 0
     with tqdm(total=count, desc="drawing", unit="picture") as bar:
         while len(jobs) < count:
+            if drawn >= _MOST_DRAWN * count + _BATCH:
+                raise SettingsError(
+                    f"steps: of {drawn} drawn pictures {len(jobs)} are right, which leaves too few "
+                    "to spoil; take more steps, or weights that were trained."
+                )
             wishes = [single_objects(rng) for _ in range(_BATCH)]
             seeds = [noise_seed + drawn + j for j in range(_BATCH)]
             prompts = [wish.prompt() for wish in wishes]
@@ -95,7 +104,7 @@ def spoilt_job(picture: np.ndarray, wish: Wish, seed: int, way: str) -> Job | No
     label = labels[round(one.y), round(one.x)]
     if not label or np.sum([labels[round(o.y), round(o.x)] == label for o in seen]) > 1:
         return None  # it touches another: they cannot be masked apart
-    rows, columns = ndimage.find_objects(labels == label)[0]
+    rows, columns = ndimage.find_objects((labels == label).astype(int))[0]
     region = box_cells(
         rows.start - _MARGIN,
         columns.start - _MARGIN,

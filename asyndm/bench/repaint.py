@@ -190,9 +190,12 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
     rows = summarise(table, arms, complete)
     for row in rows:
         print(_line(row))
+    groups = by_group(table, arms, complete)
+    for name, group in groups.items():
+        print(f"{name}: " + ", ".join(f"{what} {value:.3g}" for what, value in group.items()))
     if args.json:
         report = {"pictures": len(complete), **setup, "rows": rows}
-        if groups := by_group(table, arms, complete):
+        if groups:
             report["groups"] = groups
         args.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
@@ -262,7 +265,9 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
         if there is None:
             raise SettingsError(f"lines: {path} holds no results of this bench; name a new file.")
         if there != setup:
-            changed = ", ".join(name for name in setup if there.get(name) != setup[name])
+            changed = ", ".join(
+                name for name in {**setup, **there} if there.get(name) != setup.get(name)
+            )
             raise SettingsError(f"lines: {path} is of another {changed}; name a new file.")
         lines.append(line)
     return lines

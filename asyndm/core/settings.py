@@ -138,7 +138,7 @@ PRESETS = {
     "paper": {"curvature": 1.0, "origin": "paper"},
     "gentle": {"curvature": 0.25},
     "strong": {"curvature": 0.9},
-    "edit": {"curvature": 0.5, "mask_source": "given"},
+    "edit": {"curvature": 0.9, "mask_source": "given"},
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,47 +192,3 @@ def test_the_table_holds_exact_mcnemar():
     assert difference["p_value"] == pytest.approx(134 / 2048, rel=1e-4)  # 2 (1 + 11 + 55) / 2^11
     assert rows[arm]["right_difference_to_concave"]["better"] == 10
     assert "right_difference_to_concave" not in rows[plain]
-
-
-ROOT = Path(__file__).parents[2]
-README_ROWS = {
-    "plain inpainting": "plain inpainting",
-    "region slow, k .5": "region slow, k .5",
-    "region slow, k .9": "region slow, k .9",
-    "context leads by half": "context leads .5",
-    "region slow, k .5, context leads by half": "region slow, k .5, context leads .5",
-    "context clean from the start": "context clean",
-    "concave for all, k .9": "concave for all, k .9",
-    "context slow, k .9": "context slow, k .9",
-}
-
-
-def short(value, digits, sign=""):
-    """A figure as the README writes it: no zero before the point of a share or a difference."""
-    text = f"{value:{sign}.{digits}f}"
-    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
-
-
-def test_the_readmes_table_is_the_files():
-    report = json.loads((ROOT / "docs/repaint.json").read_text())
-    section = (ROOT / "README.md").read_text().split("## What is measured")[1].split("**Cost**")[0]
-    assert f"--pictures {report['pictures']}" in section
-    lines = [line for line in section.splitlines() if line.startswith("|")][2:]
-    shown = {line.split("|")[1].strip(): line.replace("*", "").split("|") for line in lines}
-    rows = {row["method"]: row for row in report["rows"]}
-    assert {README_ROWS[name] for name in shown} == set(rows)
-    for name, cells in shown.items():
-        row = rows[README_ROWS[name]]
-        wanted = [short(row["right"]["value"], 3)]
-        if difference := row.get("right_difference"):
-            value, low, high = (short(difference[end], 3, "+") for end in ("value", "low", "high"))
-            wanted[0] += f", {value} [{low}, {high}]"
-            wanted.append(f"{difference['p_value']:.2g}".removeprefix("0"))
-        for measure in ("seam", "change_outside"):
-            text = short(row[measure]["value"], 2)
-            if difference := row.get(f"{measure}_difference"):
-                value, low, high = (short(difference[e], 2, "+") for e in ("value", "low", "high"))
-                text += f", {value} [{low}, {high}]"
-            wanted.append(text)
-        got = [cell.strip() for cell in cells[2:-1]]
-        assert [cell for cell in got if cell] == wanted, name

@@ -1,0 +1,76 @@
+"""The README's figures are those of the benches' files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+_spec = importlib.util.spec_from_file_location("tables", ROOT / "tools" / "readme_tables.py")
+tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(tables)
+
+
+def report(name="repaint"):
+    return json.loads((ROOT / "docs" / tables.TABLES[name][0]).read_text("utf-8"))
+
+
+def test_the_readme_shows_what_the_files_hold():
+    shown = tables.shown((ROOT / "README.md").read_text("utf-8"))
+    assert shown == tables.blocks(), "run tools/readme_tables.py"
+    assert {*shown} == {*tables.TABLES}
+
+
+def test_inpainting_comes_first_and_names_its_run():
+    text = (ROOT / "README.md").read_text("utf-8").split("## What is measured\n")[1]
+    of_run = report()
+    assert text.strip().startswith("**Inpainting")
+    before_the_table = " ".join(text.split("<!--")[0].split())
+    assert f"--set {of_run['set']} --pictures {of_run['pictures']}" in before_the_table
+    assert f"{of_run['steps']} steps" in before_the_table
+    assert of_run["pictures"] >= 500
+    assert [row["method"] for row in of_run["rows"]] == [
+        tables.PLAIN,
+        tables.CONCAVE,
+        tables.SLOW,
+        "context slow, k .9",
+    ]
+
+
+def test_figures_are_written_short():
+    assert tables.number(0.6680, 3) == ".668" and tables.number(-0.02, 2, "+") == "-.02"
+    assert tables.number(2.389, 2) == "2.39" and tables.number(10.0, 1) == "10.0"
+    assert tables.p_value(0.4806) == ".48" and tables.p_value(5.96e-9) == "6e-9"
+    assert tables.p_value(1.0) == "1"
+
+
+def test_another_result_is_another_table_and_another_sentence():
+    """What is said follows from the rows."""
+    of_run = report()
+    before = tables.repaint(of_run)
+    assert "a slow region follows the prompt more often" in before
+    rows = {row["method"]: row for row in of_run["rows"]}
+    rows[tables.SLOW]["right_difference_to_concave"]["low"] = -0.01
+    assert "is not shown to follow the prompt more often" in tables.repaint(of_run)
+    rows[tables.CONCAVE]["right_difference"]["low"] = 0.01
+    assert "brings a gain too" in tables.repaint(of_run)
+
+
+@pytest.mark.parametrize("name", ["malformed", "count", "seam", "sharpness", "right"])
+def test_every_column_is_read_from_the_file(name):
+    of_run = report()
+    before = tables.arms(of_run)
+    of_run["rows"][2][name]["value"] += 0.5
+    assert tables.arms(of_run) != before
+
+
+def test_a_file_is_taken_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    given = {"pictures": 2, "groups": {"a": {"b": 1}}, "rows": [{"method": "x"}, {"method": "y"}]}
+    (tmp_path / "run.json").write_text(json.dumps(given))
+    tables.take(tmp_path / "run.json", "kept")
+    assert json.loads((tmp_path / "docs" / "kept.json").read_text()) == given

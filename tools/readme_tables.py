@@ -1,0 +1,193 @@
+"""The README's tables of what is measured, from the files that the benches wrote.
+
+``python tools/readme_tables.py`` writes them into README.md, each between its marks
+``<!-- measured: NAME -->`` and ``<!-- end -->``; ``--print`` only prints them. A test compares.
+A bench's file is made small by ``--take FILE NAME``: docs/NAME.json, one row a line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = {
+    "plain inpainting": "plain",
+    "region slow, k .9": "**region slow**",
+    "concave for all, k .9": "concave for all",
+    "context slow, k .9": "reverse: the kept part slow",
+    "context leads .5": "context leads by half",
+    "region slow, k .5": "region slow, k .5",
+    "region slow, k .5, context leads .5": "region slow, k .5, context leads by half",
+    "context clean": "context clean from the start",
+}
+PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow, k .9"
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """As the README writes it: no zero before the point."""
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def p_value(value: float) -> str:
+    """Two digits, no zero before the point; small ones by their power of ten."""
+    return f"{value:.2g}".removeprefix("0").replace("e-0", "e-")
+
+
+def change(cell: dict | None, digits: int, with_p: bool = False) -> str:
+    """A difference with its interval, and where asked its p; nothing where there is none."""
+    if cell is None:
+        return ""
+    value, low, high = (number(cell[end], digits, "+") for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" + (f", p {p_value(cell['p_value'])}" if with_p else "")
+
+
+def level(cell: dict, digits: int) -> str:
+    """A mean with its interval."""
+    value, low, high = (number(cell[end], digits) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def arms(report: dict) -> str:
+    """Right, both paired differences, the kinds of failure, seam and sharpness of every arm."""
+    head = [f"n = {report['pictures']}", "prompt fully right", "against plain", "against concave"]
+    kinds = ("malformed", "shape", "colour", "count", "relation")
+    rows = [
+        [
+            NAMES[row["method"]],
+            level(row["right"], 3),
+            change(row.get("right_difference"), 3, with_p=True),
+            change(row.get("right_difference_to_concave"), 3, with_p=True),
+            *(number(row[kind]["value"], 3) for kind in kinds),
+            number(row["seam"]["value"], 2),
+            number(row["sharpness"]["value"], 1),
+        ]
+        for row in report["rows"]
+    ]
+    return table([*head, *kinds, "seam", "sharpness"], rows)
+
+
+def repaint(report: dict) -> str:
+    """The first table, and what it shows in one sentence."""
+    rows = {row["method"]: row for row in report["rows"]}
+    slow, concave = rows[SLOW], rows[CONCAVE]
+    least = min(slow["right_difference"]["low"], slow["right_difference_to_concave"]["low"])
+    alone = concave["right_difference"]
+    verdict = (
+        "a slow region follows the prompt more often than plain inpainting and than one slow clock "
+        "for the whole picture"
+        if least > 0
+        else "a slow region is not shown to follow the prompt more often than both controls"
+    )
+    says = (
+        "that clock alone brings a gain too"
+        if alone["low"] > 0
+        else f"that clock alone brings nothing that {report['pictures']} pictures could show "
+        f"({change(alone, 3)})"
+    )
+    return f"{arms(report)}\n\nSo here {verdict}; {says}."
+
+
+def lead(report: dict) -> str:
+    """The older table, with a context that leads."""
+    rows = [
+        [
+            "region slow, k .9" if row["method"] == SLOW else NAMES[row["method"]],
+            number(row["right"]["value"], 3),
+            change(row.get("right_difference"), 3, with_p=True),
+            ", ".join(
+                filter(
+                    None, [number(row["seam"]["value"], 2), change(row.get("seam_difference"), 2)]
+                )
+            ),
+        ]
+        for row in report["rows"]
+    ]
+    return table([f"n = {report['pictures']}", "prompt fully right", "against plain", "seam"], rows)
+
+
+def grid(report: dict) -> str:
+    """One line: the share that is right at every k, on development pictures."""
+    shares = ", ".join(
+        f"k {row['method'].removeprefix('region slow, k ')} {number(row['right']['value'], 3)}"
+        for row in report["rows"]
+        if row["method"] != PLAIN
+    )
+    plain = next(row for row in report["rows"] if row["method"] == PLAIN)
+    return (
+        f"On {report['pictures']} development pictures: "
+        f"plain {number(plain['right']['value'], 3)}, {shares}."
+    )
+
+
+def distortion(report: dict) -> str:
+    """The table, and the ways of spoiling."""
+    ways = "; ".join(
+        f"{name} ({group['pictures']}): before {number(group['before'], 2)}, "
+        f"plain {number(group[PLAIN], 2)}, slow {number(group[SLOW], 2)}"
+        for name, group in report["groups"].items()
+    )
+    return f"{arms(report)}\n\nRight by way of spoiling: {ways}."
+
+
+# mark in the README -> (file in docs, what is made of it)
+TABLES = {
+    "repaint": ("repaint.json", repaint),
+    "lead": ("repaint-lead.json", lead),
+    "grid": ("repaint-grid.json", grid),
+    "distortion": ("distortion.json", distortion),
+}
+
+
+def blocks() -> dict[str, str]:
+    """What stands between each pair of marks."""
+    return {
+        name: make(json.loads((ROOT / "docs" / file).read_text("utf-8")))
+        for name, (file, make) in TABLES.items()
+        if (ROOT / "docs" / file).exists()
+    }
+
+
+def shown(text: str) -> dict[str, str]:
+    """What stands in a README between each pair of marks."""
+    found = re.findall(r"<!-- measured: (\w+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
+    return {name: block.strip("\n") for name, block in found}
+
+
+def take(path: Path, name: str) -> None:
+    """A bench's file as docs/NAME.json, one row a line."""
+    report = json.loads(path.read_text())
+    rows = report.pop("rows")
+    text = json.dumps({**report, "rows": []})[:-2]
+    text += "\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n"
+    (ROOT / "docs" / f"{name}.json").write_text(text, "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--print", action="store_true")
+    parser.add_argument("--take", nargs=2, metavar=("FILE", "NAME"))
+    args = parser.parse_args()
+    if args.take:
+        take(Path(args.take[0]), args.take[1])
+    path = ROOT / "README.md"
+    text = path.read_text("utf-8")
+    for name, block in blocks().items():
+        if args.print:
+            print(f"{name}\n\n{block}\n")
+        marks = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
+        text = re.sub(marks, lambda m, b=block: f"{m[1]}\n{b}\n\n{m[2]}", text, flags=re.DOTALL)
+    if not args.print:
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()
