@@ -109,6 +109,45 @@ def canvas(size: int, **kwargs: Any) -> gr.components.Component:
     )
 
 
+def canvas_over(size: int, **kwargs: Any) -> gr.components.Component:
+    """A picture to paint over; :func:`painted_over` reads its value."""
+    if GRADIO_4:
+        return gr.ImageEditor(
+            type="pil",
+            image_mode="RGBA",
+            sources=("upload",),
+            canvas_size=(size, size),
+            transforms=(),
+            layers=False,
+            format="png",
+            brush=gr.Brush(default_size=size // 10, colors=[BRUSH], color_mode="fixed"),
+            eraser=gr.Eraser(default_size=size // 10),
+            show_share_button=False,
+            **kwargs,
+        )
+    return gr.Image(
+        source="upload",
+        tool="sketch",
+        type="pil",
+        image_mode="RGB",
+        interactive=True,
+        brush_radius=size // 10,
+        brush_color=BRUSH,
+        show_share_button=False,
+        **kwargs,
+    )
+
+
+def painted_over(value: Any) -> tuple[Image.Image | None, np.ndarray | None]:
+    """(the picture on a :func:`canvas_over`, what is painted on it as bool [H, W] or None)."""
+    if not isinstance(value, dict):
+        return None, None
+    if "mask" in value:  # Gradio 3: white strokes on black
+        return value["image"], painted(value["mask"])
+    ground = value.get("background")
+    return None if ground is None else ground.convert("RGB"), painted(value)
+
+
 def painted(value: Any) -> np.ndarray | None:
     """The painted pixels of a canvas or the bright pixels of a loaded picture.
 

@@ -40,6 +40,28 @@ def enlarge(image: Image.Image, size: int = 384) -> Image.Image:
     return image.resize([max(1, round(side * factor)) for side in image.size], Image.LANCZOS)
 
 
+def outlined(image: Image.Image, region: np.ndarray, size: int = 384) -> Image.Image:
+    """The image enlarged, with a line around a region.
+
+    Args:
+        region: bool [gh, gw], over the whole image.
+    """
+    shown = enlarge(image, size).copy()
+    wide = Image.fromarray(np.uint8(region) * 255).resize(shown.size, Image.NEAREST)
+    inside = np.asarray(wide) > 127
+    line = max(1, size // 128)
+    shrunk = np.pad(inside, line)
+    shrunk = np.min(
+        [np.roll(shrunk, (dy, dx), (0, 1)) for dy in (-line, 0, line) for dx in (-line, 0, line)],
+        axis=0,
+    )[line:-line, line:-line]
+    pixels = np.asarray(shown).copy()
+    pixels[inside & ~shrunk] = (255, 255, 255)
+    half = np.indices(inside.shape).sum(0) // (3 * line) % 2 == 0  # dashes, seen on any ground
+    pixels[inside & ~shrunk & half] = (20, 20, 20)
+    return Image.fromarray(pixels)
+
+
 def chosen_steps(count: int, most: int = 8) -> list[int]:
     """At most ``most`` of the steps 0 ... count - 1, evenly, the first and the last included."""
     return sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})

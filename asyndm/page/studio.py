@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import html
-import logging
 import random
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -26,12 +24,12 @@ from asyndm.page.controls import (
     settings_of,
     tokens_html,
 )
+from asyndm.page.editing import EditTab, Held
 from asyndm.page.preview import enlarge, film_strip
 from asyndm.page.serving import serve
+from asyndm.page.verdicts import card_html, fault_line, messages_html, say
 from asyndm.scenes.pipeline import Request, Result, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, PromptError
-
-log = logging.getLogger(__name__)
 
 METHODS = {"synchronous": "Synchronous", "concave": "Concave", "asyndm": "AsynDM"}
 _METHOD_NOTES = {
@@ -46,6 +44,8 @@ EXAMPLES = (
     "a red square left of a blue circle on a beach",
     "a blue star and two green squares in a meadow",
 )
+_FIRST_LINE = "Write a prompt, or take one of the examples, and press Generate."
+_FILM_HEAD = "<div class='studio-film'><h3>What steered AsynDM, step by step</h3></div>"
 SHOWN_SIZE = 384  # pixels of a shown image; the model's own are 64
 CANVAS_SIZE = 256
 
@@ -135,28 +135,9 @@ def tokens_view(pipeline: ScenePipeline, prompt: str, expression: str) -> str:
     return tokens_html(tokens, matched, unmatched, auto=not expression.strip())
 
 
-def messages_html(errors: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
-    """The message area: errors first, one line each."""
-    lines = [f'<p class="error">{html.escape(line)}</p>' for line in errors]
-    lines += [f'<p class="note">{html.escape(line)}</p>' for line in notes]
-    return f'<div class="studio-messages" role="status">{"".join(lines) or "&nbsp;"}</div>'
-
-
 def verdict_html(method: str, verdict: Any | None) -> str:
-    """The checker's reading of one image, a chip for each thing the prompt asked for."""
-    head = f"<h3>{METHODS[method]}</h3><p class='what'>{_METHOD_NOTES[method]}</p>"
-    if verdict is None:
-        return f"<div class='studio-verdict'>{head}</div>"
-    # The sentence tells an item in full ("one found"), the items whether it is right.
-    parts = verdict.sentence.split("; ")
-    if len(parts) != len(verdict.items):
-        parts = [f"{text}: {'yes' if ok else 'missing'}" for text, ok in verdict.items]
-    chips = "".join(
-        f"<span class='{'yes' if ok else 'no'}'>{html.escape(part)}</span>"
-        for part, (_, ok) in zip(parts, verdict.items, strict=True)
-    )
-    mark = "<b class='right'>✓ all as asked</b>" if verdict.right else ""
-    return f"<div class='studio-verdict'>{head}<div class='chips'>{chips}</div>{mark}</div>"
+    """The checker's reading of one method's image."""
+    return card_html(METHODS[method], _METHOD_NOTES[method], verdict)
 
 
 def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.Blocks:
@@ -198,39 +179,46 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
             "<div class='studio-head'><h1>AsynDM studio</h1><p>Objects and background denoise at "
             "their own pace. Write a prompt, tick AsynDM and compare at the same seed.</p></div>"
         )
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=5, min_width=380):
-                form, dice, generate = _build_form()
-                controls = build_accordion(defaults, fields=STUDIO_FIELDS)
-                with gr.Column(visible=False, elem_id="studio_paint") as paint:
-                    drawing = shim.canvas(
-                        CANVAS_SIZE, label="Paint where the objects go", elem_id="studio_canvas"
-                    )
-                    loaded = shim.upload(
-                        label="or load a square mask, white = object",
-                        height=150,
-                        elem_id="studio_mask_file",
-                    )
-            with gr.Column(scale=8, min_width=480):
-                messages = gr.HTML(
-                    messages_html(
-                        [], ["Write a prompt, or take one of the examples, and press Generate."]
-                    ),
-                    elem_id="studio_messages",
-                )
-                pictures, verdicts = _build_results()
-                with gr.Column(visible=False, elem_id="studio_film") as reel:
-                    gr.HTML(
-                        "<div class='studio-film'><h3>What steered AsynDM, step by step</h3></div>"
-                    )
-                    strip = shim.picture(show_label=False, container=False, elem_id="studio_strip")
+        with gr.Tabs(elem_id="studio_tabs") as tabs:
+            with gr.Tab("Draw", id="draw", elem_id="studio_draw_tab"):
+                with gr.Row(equal_height=False):
+                    with gr.Column(scale=5, min_width=380):
+                        form, dice, generate = _build_form()
+                        controls = build_accordion(defaults, fields=STUDIO_FIELDS)
+                        with gr.Column(visible=False, elem_id="studio_paint") as paint:
+                            drawing = shim.canvas(
+                                CANVAS_SIZE,
+                                label="Paint where the objects go",
+                                elem_id="studio_canvas",
+                            )
+                            loaded = shim.upload(
+                                label="or load a square mask, white = object",
+                                height=150,
+                                elem_id="studio_mask_file",
+                            )
+                    with gr.Column(scale=8, min_width=480):
+                        messages = gr.HTML(
+                            messages_html([], [_FIRST_LINE]),
+                            elem_id="studio_messages",
+                        )
+                        pictures, verdicts, edits = _build_results()
+                        with gr.Column(visible=False, elem_id="studio_film") as reel:
+                            gr.HTML(_FILM_HEAD)
+                            strip = shim.picture(
+                                show_label=False, container=False, elem_id="studio_strip"
+                            )
+            with gr.Tab("Edit", id="edit", elem_id="studio_edit_tab"):
+                editing = EditTab(pipeline)
         held = gr.State()
         work = _work(pipeline, list(form))
         inputs = [drawing, loaded, *form.values(), *controls.inputs()]
         cleared = shim.quiet(generate.click, fn=messages_html, inputs=None, outputs=messages)
         started = cleared.then(work, inputs, [messages, held], api_name="generate")
-        outputs = [*pictures.values(), *verdicts.values(), strip, reel, held]
+        last = gr.State()
+        outputs = [*pictures.values(), *verdicts.values(), strip, reel, held, last]
         started.then(_show, held, outputs, show_progress="hidden", api_name=False)
+        for method, button in edits.items():
+            editing.taken_by(button, method, last, tabs, messages)
         shim.quiet(
             dice.click, fn=lambda: random.randrange(2**32), inputs=None, outputs=form["seed"]
         )
@@ -295,9 +283,9 @@ def _build_form() -> tuple[dict[str, Any], gr.Button, gr.Button]:
     return form, dice, generate
 
 
-def _build_results() -> tuple[dict[str, Any], dict[str, Any]]:
-    """An image and a verdict for each method, side by side."""
-    pictures, verdicts = {}, {}
+def _build_results() -> tuple[dict[str, Any], dict[str, Any], dict[str, gr.Button]]:
+    """An image, a verdict and a button that takes the image to Edit for each method."""
+    pictures, verdicts, edits = {}, {}, {}
     with gr.Row(equal_height=False):
         for method, label in METHODS.items():
             with gr.Column(min_width=150, elem_classes="studio-card"):
@@ -307,7 +295,8 @@ def _build_results() -> tuple[dict[str, Any], dict[str, Any]]:
                 verdicts[method] = gr.HTML(
                     verdict_html(method, None), elem_id=f"studio_verdict_{method}"
                 )
-    return pictures, verdicts
+                edits[method] = gr.Button("Edit", size="sm", elem_id=f"studio_edit_{method}")
+    return pictures, verdicts, edits
 
 
 def _work(pipeline: ScenePipeline, names: list[str]) -> Callable[..., Any]:
@@ -330,13 +319,8 @@ def _work(pipeline: ScenePipeline, names: list[str]) -> Callable[..., Any]:
                 lambda fraction, text: progress(fraction, desc=text),
             )
         except Exception as error:  # a bug of ours: the page stays alive and says so
-            log.exception("generate failed")
-            line = (
-                f"Error: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            )
-            made = Made(None, [f"{line} (details in the terminal)"], [])
-        for line in [*made.errors, *made.notes]:
-            print(f"asyndm: {line}", file=sys.stderr, flush=True)
+            made = Made(None, [fault_line(error)], [])
+        say([*made.errors, *made.notes])
         told = [_summary(made.result, started)] if made.result else []
         return messages_html(made.errors, [*made.notes, *told]), made.result
 
@@ -358,7 +342,8 @@ def _show(result: Result | None) -> list[Any]:
         verdict_html(m, result.verdicts[m][0] if result and m in images else None) for m in METHODS
     ]
     film = film_strip(result.film) if result and result.film and result.film.masks else None
-    return [*pictures, *verdicts, film, gr.update(visible=film is not None), None]
+    last = {m: Held(images[m][0], result.request) for m in images if result.request}
+    return [*pictures, *verdicts, film, gr.update(visible=film is not None), None, last]
 
 
 def add_arguments(parser: Any) -> None:

@@ -122,6 +122,7 @@ class Result:
     unmatched: list[str]
     film: Film | None
     notes: list[str]  # one line each, for the user
+    request: Request | None = None  # what was asked for
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ class ScenePipeline:
             raise SettingsError(
                 "painted mask: it is missing; paint on the canvas or load a picture."
             )
-        result = Result({}, {}, tokens, objects, matched, unmatched, None, notes)
+        result = Result({}, {}, tokens, objects, matched, unmatched, None, notes, request)
         for number, method in enumerate(methods):
 
             def report(step: int, steps: int, number: int = number, method: str = method) -> None:
@@ -341,7 +342,7 @@ class ScenePipeline:
         if method == "oracle":
             return CallableMasks(self._seen_objects, [settings.curvature])
         if settings.mask_source == "given":
-            return GivenMasks(_to_latent(request.painted), settings.curvature)
+            return GivenMasks(cells_of(request.painted), settings.curvature)
         if base is not None:
             return GivenMasks.from_maps(
                 base, curvatures, threshold=settings.threshold, soft=settings.soft
@@ -360,7 +361,7 @@ class ScenePipeline:
         return torch.from_numpy(object_cells(pixels, PATCH)).to(denoised.device)
 
 
-def _to_latent(painted: np.ndarray) -> Tensor:
+def cells_of(painted: np.ndarray) -> Tensor:
     """bool [16, 16]: latent cells of which the painting covers at least half."""
     picture = Image.fromarray((painted * 255).astype(np.uint8))
     cells = picture.resize((LATENT_SIZE, LATENT_SIZE), Image.Resampling.BOX)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,7 @@ def repaint(
     request: Request,
     strength: float = 1.0,
     slow: str = "region",
+    report: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Pictures whose region was painted anew for their prompts.
 
@@ -65,6 +66,7 @@ def repaint(
             the others are its controls: "all" (one slow clock for the whole picture, the kept part
             included) and "context" (the mask inverted: the kept part slow, the region on the
             host's clock).
+        report: called after each network call with (calls done, calls in all).
 
     Returns:
         uint8 [B, 64, 64, 3].
@@ -111,6 +113,7 @@ def repaint(
                 "uncond": pipeline.encode([""] * len(prompts), request.coupling),
                 "cond_scale": request.cfg,
             },
+            callback=report and (lambda state: report(state["i"] + 1, len(sigmas) - 1)),
             disable=True,
             director=director,
             rule=request.rule,
