@@ -96,9 +96,13 @@ def _same(one: Image.Image, two: Image.Image) -> bool:
 
 
 class EditTab:
-    """The tab's components and events; make it inside a tab of a page."""
+    """The tab's components and events.
 
-    def __init__(self, pipeline: ScenePipeline) -> None:
+    Args:
+        tab: the tab it is made in.
+    """
+
+    def __init__(self, pipeline: ScenePipeline, tab: Any) -> None:
         shown = example()
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
@@ -108,7 +112,6 @@ class EditTab:
                 )
                 self.canvas = shim.canvas_over(
                     SHOWN_SIZE,
-                    value=enlarge(shown.picture, SHOWN_SIZE),
                     label="Paint over the picture",
                     elem_id="studio_edit_canvas",
                 )
@@ -120,28 +123,31 @@ class EditTab:
                     elem_id="studio_edit_prompt",
                 )
                 button = gr.Button("Redraw", variant="primary", elem_id="studio_redraw")
-                with gr.Row():
-                    self.seed = gr.Number(
-                        shown.request.seed,
-                        label="Seed",
-                        precision=0,
-                        min_width=110,
-                        elem_id="studio_edit_seed",
-                    )
-                    curvature = gr.Slider(
-                        0,
-                        1,
-                        CURVATURE,
-                        step=0.05,
-                        label="Curvature k of the region",
-                        elem_id="studio_edit_curvature",
-                    )
+                curvature = gr.Slider(
+                    0,
+                    1,
+                    CURVATURE,
+                    step=0.05,
+                    label="Curvature k of the region",
+                    elem_id="studio_edit_curvature",
+                )
+                self.seed = gr.Number(
+                    shown.request.seed, label="Seed", precision=0, elem_id="studio_edit_seed"
+                )
             with gr.Column(scale=8, min_width=320):
                 self.messages = gr.HTML(
                     messages_html([], [shown.story]), elem_id="studio_edit_messages"
                 )
                 places = self._build_cards(shown)
         self.held = gr.State(first())
+        # A canvas that is not to be seen has no size: its picture comes when its tab does, once.
+        self.fresh = gr.State(True)
+        shim.quiet(
+            tab.select,
+            fn=lambda held, fresh: (_on_canvas(held) if fresh else gr.update(), False),
+            inputs=[self.held, self.fresh],
+            outputs=[self.canvas, self.fresh],
+        )
         made = gr.State()
         cleared = shim.quiet(button.click, fn=messages_html, inputs=None, outputs=self.messages)
         started = cleared.then(
@@ -169,7 +175,7 @@ class EditTab:
                 return [gr.update()] * 6 + [messages_html([line])]
             return [
                 held,
-                enlarge(held.picture, SHOWN_SIZE),
+                True,
                 held.request.prompt,
                 held.request.seed,
                 messages_html([], ["Paint over what shall change, and say what shall be there."]),
@@ -177,7 +183,7 @@ class EditTab:
                 gr.update(),
             ]
 
-        outputs = [self.held, self.canvas, self.prompt, self.seed, self.messages, tabs, messages]
+        outputs = [self.held, self.fresh, self.prompt, self.seed, self.messages, tabs, messages]
         shim.quiet(button.click, fn=take, inputs=last, outputs=outputs)
 
     @staticmethod
@@ -187,7 +193,7 @@ class EditTab:
         values = show(Redrawn(shown.edited, shown.picture, [], []))
         with gr.Row(equal_height=False):
             for number, name in enumerate(CARDS):
-                with gr.Column(min_width=150, elem_classes="studio-card"):
+                with gr.Column(min_width=200, elem_classes="studio-card"):
                     pictures.append(
                         shim.picture(
                             value=values[number],
@@ -201,6 +207,10 @@ class EditTab:
                         gr.HTML(values[len(CARDS) + number], elem_id=f"studio_edit_{name}_verdict")
                     )
         return [*pictures, *verdicts]
+
+
+def _on_canvas(held: Held) -> Image.Image:
+    return enlarge(held.picture, SHOWN_SIZE)
 
 
 def _work(pipeline: ScenePipeline) -> Callable[..., Any]:

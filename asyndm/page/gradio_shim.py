@@ -115,7 +115,7 @@ def canvas_over(size: int, **kwargs: Any) -> gr.components.Component:
         return gr.ImageEditor(
             type="pil",
             image_mode="RGBA",
-            sources=("upload",),
+            sources=(),  # else its brush is not at hand until it is clicked
             canvas_size=(size, size),
             transforms=(),
             layers=False,
@@ -131,6 +131,7 @@ def canvas_over(size: int, **kwargs: Any) -> gr.components.Component:
         type="pil",
         image_mode="RGB",
         interactive=True,
+        height=size,
         brush_radius=size // 10,
         brush_color=BRUSH,
         show_share_button=False,

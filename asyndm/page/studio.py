@@ -159,10 +159,12 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
         input_border_color="*neutral_300",
         input_border_width="1px",
         block_title_background_fill="transparent",
+        block_title_background_fill_dark="transparent",
         block_title_text_color="*neutral_700",
         block_title_text_weight="600",
         block_title_padding="0",
         block_label_background_fill="transparent",
+        block_label_background_fill_dark="transparent",
         block_label_text_color="*neutral_700",
         block_label_text_weight="600",
         button_primary_background_fill="*primary_600",
@@ -207,8 +209,8 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
                             strip = shim.picture(
                                 show_label=False, container=False, elem_id="studio_strip"
                             )
-            with gr.Tab("Edit", id="edit", elem_id="studio_edit_tab"):
-                editing = EditTab(pipeline)
+            with gr.Tab("Edit", id="edit", elem_id="studio_edit_tab") as edit_tab:
+                editing = EditTab(pipeline, edit_tab)
         held = gr.State()
         work = _work(pipeline, list(form))
         inputs = [drawing, loaded, *form.values(), *controls.inputs()]

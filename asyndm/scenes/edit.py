@@ -92,7 +92,7 @@ def edit(
 
         pixels = repaint(
             pipeline,
-            np.asarray(small)[None],
+            np.array(small)[None],
             region[None],
             [request.prompt],
             [request.seed],
