@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,10 @@ CARDS = {
 }
 SHOWN_SIZE = 384  # pixels of a shown picture; the model's own are 64
 _SAME = 6  # of 255: a canvas that browsers scale gives its picture back nearly
+
+
+def _messages(errors: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
+    return messages_html(errors, notes, "studio-edit-messages")
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class EditTab:
                 )
             with gr.Column(scale=8, min_width=320):
                 self.messages = gr.HTML(
-                    messages_html([], [shown.story]), elem_id="studio_edit_messages"
+                    _messages([], [shown.story]), elem_id="studio_edit_messages"
                 )
                 places = self._build_cards(shown)
         self.held = gr.State(first())
@@ -149,7 +153,7 @@ class EditTab:
             outputs=[self.canvas, self.fresh],
         )
         made = gr.State()
-        cleared = shim.quiet(button.click, fn=messages_html, inputs=None, outputs=self.messages)
+        cleared = shim.quiet(button.click, fn=_messages, inputs=None, outputs=self.messages)
         started = cleared.then(
             _work(pipeline),
             [self.held, self.canvas, self.prompt, self.seed, curvature],
@@ -178,7 +182,7 @@ class EditTab:
                 True,
                 held.request.prompt,
                 held.request.seed,
-                messages_html([], ["Paint over what shall change, and say what shall be there."]),
+                _messages([], ["Paint over what shall change, and say what shall be there."]),
                 gr.update(selected="edit"),
                 gr.update(),
             ]
@@ -227,7 +231,7 @@ def _work(pipeline: ScenePipeline) -> Callable[..., Any]:
         say([*made.errors, *made.notes])
         seconds = f"2 images in {time.perf_counter() - started:.1f} seconds."
         told = [seconds] if made.edited else []
-        return messages_html(made.errors, [*made.notes, *told]), made
+        return _messages(made.errors, [*made.notes, *told]), made
 
     return work
 

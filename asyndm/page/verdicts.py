@@ -11,11 +11,13 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def messages_html(errors: Sequence[str] = (), notes: Sequence[str] = ()) -> str:
-    """The message area: errors first, one line each."""
+def messages_html(
+    errors: Sequence[str] = (), notes: Sequence[str] = (), name: str = "studio-messages"
+) -> str:
+    """The message area, of a CSS class: errors first, one line each."""
     lines = [f'<p class="error">{html.escape(line)}</p>' for line in errors]
     lines += [f'<p class="note">{html.escape(line)}</p>' for line in notes]
-    return f'<div class="studio-messages" role="status">{"".join(lines) or "&nbsp;"}</div>'
+    return f'<div class="{name}" role="status">{"".join(lines) or "&nbsp;"}</div>'
 
 
 def card_html(title: str, what: str, verdict: Any | None) -> str:

@@ -1,9 +1,14 @@
 """The studio's Edit tab as a person uses it."""
 
+# ruff: noqa: F811 (fixtures of the page beside)
+
 from __future__ import annotations
 
+from io import BytesIO
+
+from PIL import Image
 from playwright.sync_api import Page, expect
-from test_studio_browser import (  # noqa: F401 (fixtures)
+from test_studio_browser import (  # noqa: F401
     chromium,
     fill,
     generate,
@@ -20,7 +25,7 @@ def open_tab(page: Page, name: str) -> None:
 
 
 def messages(page: Page):
-    return page.locator("#studio_edit_messages .studio-messages").first
+    return page.locator("#studio_edit_messages .studio-edit-messages").first
 
 
 def paint(page: Page) -> None:
@@ -37,24 +42,20 @@ def paint(page: Page) -> None:
 
 def redraw(page: Page) -> None:
     """Click, and wait until the message area shows how it ended."""
-    page.evaluate("document.querySelector('#studio_edit_messages .studio-messages').innerHTML = ''")
+    page.evaluate("document.querySelector('.studio-edit-messages').innerHTML = ''")
     page.locator("#studio_redraw").click()
     messages(page).locator("p").first.wait_for()
 
 
 def ground(page: Page) -> list[int]:
     """The colour in a corner of what the canvas shows, by a picture of the page."""
-    from io import BytesIO
-
-    from PIL import Image
-
     box = page.locator("#studio_edit_canvas canvas").last.bounding_box()
     clip = {"x": box["x"] + box["width"] * 0.9, "y": box["y"] + box["height"] * 0.9}
     taken = page.screenshot(clip={**clip, "width": 8, "height": 8})
     return list(Image.open(BytesIO(taken)).convert("RGB").resize((1, 1)).getpixel((0, 0)))
 
 
-def test_it_opens_with_an_example_whose_verdicts_stand_below(page):  # noqa: F811
+def test_it_opens_with_an_example_whose_verdicts_stand_below(page):
     open_tab(page, "Edit")
     for name in ("before", "plain", "slow"):
         page.locator(f"#studio_edit_{name}_picture img").wait_for()
@@ -68,7 +69,7 @@ def test_it_opens_with_an_example_whose_verdicts_stand_below(page):  # noqa: F81
     assert page.faults == []
 
 
-def test_draw_edit_paint_redraw(page, studio):  # noqa: F811
+def test_draw_edit_paint_redraw(page, studio):
     page.locator("#studio_edit_asyndm").click()
     error = page.locator("#studio_messages .error").first
     expect(error).to_have_text("picture: there is none here yet; press Generate first.")
