@@ -144,7 +144,8 @@ def painted_over(value: Any) -> tuple[Image.Image | None, np.ndarray | None]:
     if not isinstance(value, dict):
         return None, None
     if "mask" in value:  # Gradio 3: white strokes on black
-        return value["image"], painted(value["mask"])
+        mask = painted(value["mask"])
+        return value["image"], mask if mask is not None and mask.any() else None
     ground = value.get("background")
     return None if ground is None else ground.convert("RGB"), painted(value)
 
