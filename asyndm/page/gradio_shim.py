@@ -131,8 +131,7 @@ def canvas_over(size: int, **kwargs: Any) -> gr.components.Component:
         type="pil",
         image_mode="RGB",
         interactive=True,
-        height=size,
-        brush_radius=size // 10,
+        brush_radius=size // 10,  # no height: the sketch would cut the picture to it
         brush_color=BRUSH,
         show_share_button=False,
         **kwargs,

@@ -19,6 +19,8 @@ from test_studio_browser import (  # noqa: F401
     write_prompt,
 )
 
+from asyndm.scenes.edit import example
+
 
 def open_tab(page: Page, name: str) -> None:
     page.locator("#studio_tabs button", has_text=name).first.click()
@@ -47,12 +49,12 @@ def redraw(page: Page) -> None:
     messages(page).locator("p").first.wait_for()
 
 
-def ground(page: Page) -> list[int]:
-    """The colour in a corner of what the canvas shows, by a picture of the page."""
+def seen(page: Page, x: float, y: float) -> tuple[int, ...]:
+    """The colour at a place (0 to 1) of the canvas, in a picture of the page."""
     box = page.locator("#studio_edit_canvas canvas").last.bounding_box()
-    clip = {"x": box["x"] + box["width"] * 0.9, "y": box["y"] + box["height"] * 0.9}
-    taken = page.screenshot(clip={**clip, "width": 8, "height": 8})
-    return list(Image.open(BytesIO(taken)).convert("RGB").resize((1, 1)).getpixel((0, 0)))
+    left, top = box["x"] + box["width"] * x, box["y"] + box["height"] * y
+    taken = page.screenshot(clip={"x": left - 1, "y": top - 1, "width": 3, "height": 3})
+    return Image.open(BytesIO(taken)).convert("RGB").getpixel((1, 1))
 
 
 def test_it_opens_with_an_example_whose_verdicts_stand_below(page):
@@ -64,7 +66,10 @@ def test_it_opens_with_an_example_whose_verdicts_stand_below(page):
     expect(chips).to_have_count(2)
     expect(page.locator("#studio_edit_canvas canvas").first).to_be_visible()
     page.wait_for_timeout(2500)
-    assert ground(page) != [255, 255, 255]  # the example's picture is there to paint over
+    picture = example().picture  # the whole of it is there to paint over
+    for x, y in ((10, 6), (9, 36), (45, 40), (58, 58)):
+        wanted, got = picture.getpixel((x, y)), seen(page, (x + 0.5) / 64, (y + 0.5) / 64)
+        assert max(abs(a - b) for a, b in zip(wanted, got)) < 40, (x, y, wanted, got)
     shot(page, "6-edit")
     assert page.faults == []
 
