@@ -74,3 +74,15 @@ def test_a_file_is_taken_whole(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text(json.dumps(given))
     tables.take(tmp_path / "run.json", "kept")
     assert json.loads((tmp_path / "docs" / "kept.json").read_text()) == given
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [(-0.1, 0.1, "no gain is shown"), (0.01, 0.1, "slow region repairs more"),
+     (-0.1, -0.01, "plain inpainting repairs more")],
+)  # fmt: skip
+def test_what_is_said_of_spoilt_objects_follows_from_the_rows(low, high, says):
+    of_run = report("distortion")
+    rows = {row["method"]: row for row in of_run["rows"]}
+    rows[tables.SLOW]["right_difference"] |= {"low": low, "high": high}
+    assert says in tables.distortion(of_run)
