@@ -15,10 +15,13 @@ import inspect
 import json
 import os
 import re
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs import PROMPT, request, ticked
+import numpy as np
+from jobs import PROMPT, request, scene, ticked
 
 CELLS = ("plain", "ticked", "masks")
 NOT_RUN = "not run"
@@ -43,6 +46,26 @@ CHOSEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {},
     ),
 }
+# The scripts that are always there and have no box to tick: what is set of the request.
+ALWAYS: dict[str, dict[str, Any]] = {
+    "comments": {"prompt": f"{PROMPT} # in a red room"},
+    "sampler": {"sampler_name": "DPM++ 2M", "scheduler": "Karras"},
+    "seed": {"subseed": 5, "subseed_strength": 0.4},
+    "hypertile_script": {
+        "override_settings": {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 64}
+    },
+    "rescale_cfg": {},
+    "forge_stylealign": {"batch_size": 2},
+    "soft_inpainting": {"denoising_strength": 0.8},
+}
+# What of the arguments of those scripts is set, from the first on.
+VALUES: dict[str, list[Any]] = {
+    "extra_options_section": [2],
+    "controlnet": [{"enabled": True, "module": "reference_only", "image": None}],
+    "rescale_cfg": [0.7],
+}
+REFUSED = ("forge_multidiffusion",)  # one clear line, and the image of the unticked box
+SHOWN = "CLIP_stop_at_last_layers"  # a setting that *Extra options* shows in the page
 DROPPED = {"x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": []}
 # What else people run: kind of job, what is added to the request.
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -53,6 +76,8 @@ OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "inpaint": ("inpaint", {}),
     "inpaint, only masked": ("inpaint", {"inpaint_full_res": True}),
     "style": ("txt2img", {"styles": ["rainy"]}),
+    "style, hires fix": ("hires", {"styles": ["rainy"]}),
+    "img2img, batch tab": ("batch", {}),
 }
 
 
@@ -79,7 +104,7 @@ def rows() -> list[tuple[str, str, str]]:
 def numbers() -> list[int]:
     """Which rows are run: all, or those of ``ASYNDM_ROWS``, "0-8,12"."""
     chosen: list[int] = []
-    for part in os.environ.get("ASYNDM_ROWS", "0-69").split(","):
+    for part in os.environ.get("ASYNDM_ROWS", "0-99").split(","):
         first, _, last = part.partition("-")
         chosen += range(int(first), int(last or first) + 1)
     return chosen
@@ -90,6 +115,8 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
     name, tab, file = row
     if not file:
         kind, more = OTHERS[name]
+        if kind == "batch":
+            return kind, ticked(**settings) if settings else {}
         return request(kind, **more, **(ticked(**settings) if settings else {}))
     scripts = runner_of(tab)
     script = next(s for s in scripts.scripts if s.title() == name.rpartition(" (")[0])
@@ -104,10 +131,43 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
         values = [given.get(n, value) for n, value in zip(names, values, strict=True)]
         more = {**more, "script_name": script.title(), "script_args": values}
         return request(tab, **more, **tick)
-    if not values or not isinstance(values[0], bool):
-        return None  # nothing to tick: the host's own settings, in use in every other row
-    both = {script.title(): {"args": [True, *values[1:]]}, **tick.get("alwayson_scripts", {})}
-    return request("inpaint" if file == "soft_inpainting" else tab, alwayson_scripts=both)
+    more = dict(ALWAYS.get(file, {}))
+    if file in VALUES:
+        values = [_sent(v) for v in VALUES[file]] + values[len(VALUES[file]) :]
+    elif values and isinstance(values[0], bool):
+        values = [True, *values[1:]]
+    elif file not in ALWAYS:
+        return None  # nothing to tick, and nobody has said how it is run
+    else:
+        values = []
+    both = dict(tick.get("alwayson_scripts", {}))
+    if values:
+        both[script.title()] = {"args": values}
+    kind = "inpaint" if file == "soft_inpainting" else tab
+    return request(kind, **more, **({"alwayson_scripts": both} if both else {}))
+
+
+def _sent(value: Any) -> Any:
+    """An argument as a client sends it, its picture included."""
+    from driver import _encoded
+
+    if isinstance(value, dict) and value.get("image", "") is None:
+        return {**value, "image": _encoded(scene())}
+    return value
+
+
+def prepare(host: Any) -> None:
+    """What a user has in the host beside the extension: a style, a setting shown in the page."""
+    from modules import shared, styles
+
+    shared.prompt_styles.styles["rainy"] = styles.PromptStyle("rainy", "{prompt}, rain", "", "")
+    for tab in ("txt2img", "img2img"):
+        scripts = runner_of(tab)
+        end = max(script.args_to or 0 for script in scripts.scripts)
+        for script in scripts.alwayson_scripts:
+            if stem(script) == "extra_options_section" and script.args_from == script.args_to:
+                shared.opts.data[f"extra_options_{tab}"] = [SHOWN]
+                script.args_from, script.args_to = end, end + 1
 
 
 def version(made: Any) -> str:
@@ -134,8 +194,59 @@ class Table:
         path.write_text(text + "\n", "utf-8")
 
 
+def made_of(host: Any, function: str, request: dict[str, Any]) -> Any:
+    """What the host makes of :func:`asked`'s answer."""
+    if function == "batch":
+        return batch_tab(host, **request)
+    return getattr(host, function)(**request)
+
+
+@dataclass
+class Batch:
+    """The pictures of img2img's batch tab, as :class:`driver.Made` holds them."""
+
+    images: list[np.ndarray]
+    info: dict[str, Any]
+
+
+def batch_tab(host: Any, alwayson_scripts: dict[str, Any] | None = None) -> Batch:
+    """Two pictures in a folder through the host's own function behind img2img's batch tab."""
+    from modules import img2img, processing
+
+    scripts = runner_of("img2img")
+    arguments = list(host.api.init_default_script_args(scripts))
+    for script in scripts.alwayson_scripts:
+        given = (alwayson_scripts or {}).get(script.title())
+        if given:
+            end = script.args_from + len(given["args"])
+            arguments[script.args_from : end] = given["args"]
+    p = processing.StableDiffusionProcessingImg2Img(
+        sd_model=host.shared.sd_model,
+        prompt=PROMPT,
+        sampler_name="Euler a",
+        seed=1,
+        steps=5,
+        width=128,
+        height=128,
+        cfg_scale=4,
+        denoising_strength=0.8,
+        do_not_save_grid=True,
+        override_settings={},
+    )
+    p.is_api = True  # or the page's own values of steps, seed and so on were taken
+    p.scripts, p.script_args = scripts, arguments
+    with tempfile.TemporaryDirectory() as folder:
+        pictures, out = Path(folder) / "in", Path(folder) / "out"
+        pictures.mkdir()
+        for name, turned in (("a", 0), ("b", 90)):
+            scene().rotate(turned).save(pictures / f"{name}.png")
+        made = img2img.process_batch(p, str(pictures), str(out), "", arguments)
+    images = [np.asarray(image.convert("RGB")) for image in made.images]
+    return Batch(images, {"infotexts": made.infotexts, "comments": made.comments})
+
+
 def _tab(kind: str) -> str:
-    return "img2img" if kind in ("img2img", "inpaint") else "txt2img"
+    return "img2img" if kind in ("img2img", "inpaint", "batch") else "txt2img"
 
 
 def _defaults(api: Any, tab: str, script: Any) -> list[Any]:
