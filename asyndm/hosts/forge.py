@@ -9,7 +9,7 @@ extensions use, is left to them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -65,6 +65,11 @@ class ForgeRun(HostRun):
 
     def model(self) -> Any:
         return self.denoiser.inner_model.inner_model
+
+    def patches(self) -> Iterable[Any]:
+        options = getattr(self.model().forge_objects.unet, "model_options", None) or {}
+        patches = options.get("transformer_options", {}).get("patches", {})
+        return [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ())]
 
     def wrapper(self) -> Any:
         inner = self.model().forge_objects.unet.model

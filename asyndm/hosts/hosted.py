@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,9 +28,10 @@ from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
 from asyndm.hosts import webui
 from asyndm.hosts.noise import rewound
-from asyndm.hosts.painted import curvatures_of, given_masks
+from asyndm.hosts.painted import curvatures_of, given_masks, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.hosts.reel import Reel
+from asyndm.hosts.regions import Laid, lay
 from asyndm.hosts.steps import PatientMasks, StepWatch
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
@@ -132,7 +133,12 @@ class HostRun(ABC):
         if self.settings.mask_source != "given":
             self.words = self._words_of(self.settings.objects, plan.found)
         self.capture: AttentionCapture | None = None
-        if self.words is not None:
+        self.regions: Laid | None = None
+        if self.words is not None and self.words.matched:
+            self.regions = lay(self.p, self.words, self.settings, self.patches(), job.x)
+        if self.regions is not None:
+            self.curvatures = list(self.regions.masks.curvatures)
+        elif self.words is not None:
             self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
             self.curvatures = self.words.curvatures(self.settings.curvature)
         else:
@@ -191,6 +197,10 @@ class HostRun(ABC):
     @abstractmethod
     def begin_step(self, params: Any) -> None:
         """The host is about to call the network for one step, in one call or several."""
+
+    def patches(self) -> Iterable[Any]:
+        """Functions that other extensions put into the network's cross-attention."""
+        return ()
 
     # --- the run ---
 
@@ -312,6 +322,8 @@ class HostRun(ABC):
     def _tell_words(self) -> None:
         if self.words is not None:
             self.telling.words(self.words)
+            for line in self.regions.notes if self.regions is not None else ():
+                self.telling.note(line)
         elif named := self._mask_words():
             self.telling.mask_words(self._words_of(", ".join(named)).unmatched)
 
@@ -321,12 +333,15 @@ class HostRun(ABC):
 
     def _source(self) -> MaskSource:
         settings = self.settings
+        if self.regions is not None:
+            self.p.comment(f"AsynDM objects: {self.regions.told}")
+            return self.regions.masks
         if settings.mask_source == "given":
             return given_masks(
                 self.p,
                 settings,
                 self.plan.painted,
-                None if self.denoiser.nmask is None else _one_mask(self.denoiser.nmask),
+                None if self.denoiser.nmask is None else one_mask(self.denoiser.nmask),
                 tuple(self.job.x.shape[-2:]),
                 self.telling.note,
                 self.job.x.device,
@@ -353,7 +368,7 @@ class HostRun(ABC):
             self.settings,
             self.parametrisation,
             source,
-            allowed=None if nmask is None else _one_mask(nmask),
+            allowed=None if nmask is None else one_mask(nmask),
             known=None if nmask is None else self.denoiser.init_latent,
             timestep=self.timesteps,
             record=self.settings.show_masks or self.settings.save_masks,
@@ -382,8 +397,3 @@ class HostRun(ABC):
         if self.failure is not None:
             raise self.failure
         return average.read()  # none: said like all that fails before the first step
-
-
-def _one_mask(mask: Tensor) -> Tensor:
-    """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
-    return mask[..., 0, :, :]

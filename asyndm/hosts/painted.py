@@ -86,3 +86,8 @@ def _in_this_pass(p: Any, mask: np.ndarray) -> np.ndarray:
         return mask
     whole = getattr(p, "mask_for_overlay", None) or p.init_images[0]
     return cut_out(mask, box, whole.size)
+
+
+def one_mask(mask: Tensor) -> Tensor:
+    """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
+    return mask[..., 0, :, :]

@@ -145,6 +145,10 @@ class PromptWords:
             general if word is None or word.curvature is None else word.curvature for word in first
         ]
 
+    def has(self, word: ObjectWord, text: str) -> bool:
+        """Whether a text has a word, by the model's own tokens."""
+        return bool(self._find(word, text))
+
     def _find(self, word: ObjectWord, text: str) -> list[list[int]]:
         """The token positions of every occurrence."""
         key = (word.text, text)
