@@ -51,8 +51,9 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "comments": {"prompt": f"{PROMPT} # in a red room"},
     "sampler": {"sampler_name": "DPM++ 2M", "scheduler": "Karras"},
     "seed": {"subseed": 5, "subseed_strength": 0.4},
-    "hypertile_script": {
-        "override_settings": {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 64}
+    "hypertile_script": {  # tiles have at least 128 pixels
+        **{"width": 256, "height": 256},
+        "override_settings": {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 64},
     },
     "rescale_cfg": {},
     "forge_stylealign": {"batch_size": 2},
@@ -60,12 +61,10 @@ ALWAYS: dict[str, dict[str, Any]] = {
 }
 # What of the arguments of those scripts is set, from the first on.
 VALUES: dict[str, list[Any]] = {
-    "extra_options_section": [2],
     "controlnet": [{"enabled": True, "module": "reference_only", "image": None}],
     "rescale_cfg": [0.7],
 }
 REFUSED = ("forge_multidiffusion",)  # one clear line, and the image of the unticked box
-SHOWN = "CLIP_stop_at_last_layers"  # a setting that *Extra options* shows in the page
 DROPPED = {"x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": []}
 # What else people run: kind of job, what is added to the request.
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -132,6 +131,8 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
         more = {**more, "script_name": script.title(), "script_args": values}
         return request(tab, **more, **tick)
     more = dict(ALWAYS.get(file, {}))
+    if file == "refiner":
+        more |= {"refiner_checkpoint": _other_model(), "refiner_switch_at": 0.5}
     if file in VALUES:
         values = [_sent(v) for v in VALUES[file]] + values[len(VALUES[file]) :]
     elif values and isinstance(values[0], bool):
@@ -147,6 +148,13 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
     return request(kind, **more, **({"alwayson_scripts": both} if both else {}))
 
 
+def _other_model() -> str:
+    from modules import sd_models
+
+    names = {Path(i.filename).stem: i.title for i in sd_models.checkpoints_list.values()}
+    return next((title for name, title in names.items() if name.endswith("sd1-b")), "")
+
+
 def _sent(value: Any) -> Any:
     """An argument as a client sends it, its picture included."""
     from driver import _encoded
@@ -157,17 +165,12 @@ def _sent(value: Any) -> Any:
 
 
 def prepare(host: Any) -> None:
-    """What a user has in the host beside the extension: a style, a setting shown in the page."""
+    """What a user has in the host beside the extension: a style, a model used once."""
     from modules import shared, styles
 
+    host.txt2img(prompt="", steps=1)  # hosts leave notes on a model they use for the first time
+
     shared.prompt_styles.styles["rainy"] = styles.PromptStyle("rainy", "{prompt}, rain", "", "")
-    for tab in ("txt2img", "img2img"):
-        scripts = runner_of(tab)
-        end = max(script.args_to or 0 for script in scripts.scripts)
-        for script in scripts.alwayson_scripts:
-            if stem(script) == "extra_options_section" and script.args_from == script.args_to:
-                shared.opts.data[f"extra_options_{tab}"] = [SHOWN]
-                script.args_from, script.args_to = end, end + 1
 
 
 def version(made: Any) -> str:
