@@ -115,6 +115,23 @@ def palette_with_transparency(rng):
 
 
 @kind
+def a_clear_colour(rng):
+    """A PNG without an alpha channel, one value or colour of which is transparent."""
+    shape, dark = drawing(rng), rng.randrange(0, 90)
+    picture = grey(shape, 255, dark)
+    if rng.random() < 0.5:
+        return plainly(rng, file(picture, "PNG", transparency=255))
+    return plainly(rng, file(picture.convert("RGB"), "PNG", transparency=(255, 255, 255)))
+
+
+@kind
+def of_one_bit(rng):
+    picture = grey(drawing(rng)).convert("1")
+    how, more = rng.choice([("PNG", {}), ("BMP", {}), ("TIFF", {"compression": "group4"})])
+    return plainly(rng, file(picture, how, **more))
+
+
+@kind
 def turned_by_exif(rng):
     exif = Image.Exif()
     exif[0x0112] = rng.randrange(2, 9)
@@ -146,6 +163,13 @@ def base64_in_lines(rng):
     text, width, end = b64(data), rng.choice([60, 64, 76]), rng.choice(["\n", "\r\n", "\n  "])
     lines = end.join(text[i : i + width] for i in range(0, len(text), width)) + end
     return plainly(rng, data, rng.choice(["", "data:image/png;base64,"]) + lines)
+
+
+@kind
+def base64_of_other_alphabets(rng):
+    data = file(grey(drawing(rng)), "PNG")
+    text = b64(data).replace("+", "-").replace("/", "_")
+    return plainly(rng, data, rng.choice([text, text.rstrip("="), b64(data).rstrip("=")]))
 
 
 @kind
@@ -243,6 +267,26 @@ def inverted(rng):
     unsure = [reference.unsure(reference.covered(mask, size))]
     payload = {"mask": b64(data), "mask_invert": True}
     return Case(payload, size, [reference.cells(mask, size)], unsure)
+
+
+@kind
+def an_inverted_cut_out(rng):
+    data = file(cut(rng, drawing(rng), 0), "PNG")
+    size, mask = grid(rng), 1 - reference.reading(data)
+    unsure = [reference.unsure(reference.covered(mask, size))]
+    payload = {"mask": b64(data), "mask_invert": True, "mask_source": "painted"}
+    return Case(payload, size, [reference.cells(mask, size)], unsure)
+
+
+@kind
+def soft_masks_of_objects(rng):
+    size, entries, soft = grid(rng), [], []
+    for _ in range(rng.randrange(1, 4)):
+        shades = grey(drawing(rng), rng.randrange(0, 60), rng.randrange(120, 256))
+        data = file(shades, "PNG")
+        entries.append({"mask": b64(data), "word": "cat"})
+        soft.append(reference.covered(reference.reading(data), size))
+    return Case({"masks": entries, "soft": True}, size, soft)
 
 
 def at_image(rng) -> tuple[np.ndarray, tuple[int, int]]:

@@ -30,10 +30,12 @@ def reading(data: bytes) -> np.ndarray:
         mode = "RGBA"
     if mode == "1":
         mask = raw.astype(float)
-    elif mode == "L":
-        mask = raw / 255
-    elif mode == "RGB":
-        mask = luma(raw)
+    elif mode in ("L", "RGB"):
+        mask = raw / 255 if mode == "L" else luma(raw)
+        clear = picture.info.get("transparency")
+        if clear is not None:  # one value, or one colour, is transparent
+            seen = raw != clear if mode == "L" else (raw != np.array(clear)).any(-1)
+            mask = mask if seen.all() else seen.astype(float)
     elif mode in ("LA", "RGBA"):
         alpha, colours = raw[..., -1], raw[..., :-1]
         opaque = alpha.min() == 255
