@@ -85,6 +85,23 @@ class DpmPP2MSde(Rule):
         return _noised(out, h, sigma_next, self.eta, self.s_noise, draw)
 
 
+class ResMultistep(DpmPP2MSde):
+    """Res Multistep of ComfyUI and Forge Neo: RES (Zhang et al. 2023, arXiv 2308.02157), order 2.
+
+    Its two-point exponential step is :class:`DpmPP2MSde`'s "heun" without noise, with the same cap.
+    """
+
+    def __init__(self, s_noise: float = 1.0) -> None:
+        super().__init__(0.0, s_noise, "heun")
+
+    def step(
+        self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
+    ):
+        if draw is not None and host_sigma_next > 0:
+            draw()  # the twin draws, and adds nothing of it
+        return super().step(x, denoised, sigma, sigma_next, host_sigma, host_sigma_next)
+
+
 class DpmPP3MSde(Rule):
     """DPM++ 3M SDE of k-diffusion.
 

@@ -50,6 +50,8 @@ class Ddim(Ddpm):
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
     ):
         if not self.eta:
+            if draw is not None:
+                draw()  # the hosts' own function draws, and adds nothing of it
             return euler_step(x, denoised, sigma, sigma_next)
         return super().step(x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw)
 
