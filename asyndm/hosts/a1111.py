@@ -17,7 +17,7 @@ from asyndm.core.parametrisation import (
     VParametrisation,
 )
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.hosts.calls import SamplingCall, TimestepCall, timesteps_between
+from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shadow import shadowed
@@ -71,10 +71,10 @@ class A1111Run(HostRun):
         """
         wrap = self.wrapper()
         if isinstance(self.parametrisation, LcmParametrisation):
-            return self.parametrisation.rounded(sigmas)
+            # The host's own search: a level half way between two has to fall to the same side.
+            return wrap.sigma_to_t(sigmas.to(wrap.sigmas.dtype))
         if isinstance(self.job, TimestepCall):
-            alphas = wrap.inner_model.alphas_cumprod.detach().double().cpu()
-            return timesteps_between(sigmas, alphas).clamp(0, len(alphas) - 1)
+            return self.job.timesteps(sigmas).clamp(0, len(self.parametrisation.sigmas) - 1)
         exact = self.parametrisation.timestep(sigmas).clamp(0, len(wrap.sigmas) - 1)
         return exact.round() if getattr(wrap, "quantize", False) else exact
 

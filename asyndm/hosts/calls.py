@@ -119,11 +119,15 @@ class TimestepCall:
         return self.latents * (1 + float(self._grid.sigmas[0]) ** 2) ** 0.5
 
     @cached_property
+    def _alphas(self) -> Tensor:
+        return table_of(self.denoiser)
+
+    @cached_property
     def _levels(self) -> list[float]:
         """Forge's denoiser takes the nearest of its table, A1111's scales nothing itself."""
         levels = self._grid.sigmas[:-1].double()
         if getattr(self.denoiser, "classic_ddim_eps_estimation", False):
-            alphas = table_of(self.denoiser)
+            alphas = self._alphas
             rows = torch.tensor(list(self._grid.asked)).float().round().long()
             levels = noise_levels(alphas)[rows.clamp(0, len(alphas) - 1)]
         return levels.tolist()
@@ -149,6 +153,13 @@ class TimestepCall:
         timestep = torch.full_like(sigma, float(self._grid.asked[i]))
         noise = self.denoiser(x / (1 + level**2) ** 0.5, timestep, **extra_args)
         return (x - level * noise).to(x.dtype)
+
+    def timesteps(self, sigma: Tensor) -> Tensor:
+        """The timesteps of noise levels [R]; exactly the host's where a level is a call's own."""
+        between = timesteps_between(sigma, self._alphas)
+        asked = torch.tensor(self._grid.asked, dtype=between.dtype).to(sigma.device, non_blocking=True)
+        away, call = (between[:, None] - asked).abs().min(dim=1)
+        return torch.where(away < 2e-3, asked[call], between)
 
     def leave(self, x: Tensor) -> Tensor:
         return x / (1 + float(self._grid.sigmas[-1]) ** 2) ** 0.5

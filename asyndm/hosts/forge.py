@@ -85,6 +85,8 @@ class ForgeRun(HostRun):
     def timesteps(self, sigmas: Tensor) -> Tensor:
         """The predictors take the nearest whole number of their table."""
         last = len(self.parametrisation.sigmas) - 1
+        if isinstance(self.job, TimestepCall):
+            return self.job.timesteps(sigmas).float().clamp(0, last).round()
         return self.parametrisation.timestep(sigmas).clamp(0, last).round()
 
     def begin_step(self, params: Any) -> None:
