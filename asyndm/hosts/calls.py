@@ -157,7 +157,8 @@ class TimestepCall:
     def timesteps(self, sigma: Tensor) -> Tensor:
         """The timesteps of noise levels [R]; exactly the host's where a level is a call's own."""
         between = timesteps_between(sigma, self._alphas)
-        asked = torch.tensor(self._grid.asked, dtype=between.dtype).to(sigma.device, non_blocking=True)
+        asked = torch.tensor(self._grid.asked, dtype=between.dtype)
+        asked = asked.to(sigma.device, non_blocking=True)
         away, call = (between[:, None] - asked).abs().min(dim=1)
         return torch.where(away < 2e-3, asked[call], between)
 

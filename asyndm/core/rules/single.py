@@ -8,7 +8,10 @@ from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step
 
 
 class Euler(Churned):
-    """Euler, Karras et al. 2022 (arXiv 2206.00364), algorithm 2; without churn this is DDIM."""
+    """Euler, Karras et al. 2022 (arXiv 2206.00364), algorithm 2; without churn this is DDIM.
+
+    Order 1.
+    """
 
     def step(
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
