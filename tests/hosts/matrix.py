@@ -67,8 +67,9 @@ def pairs(samplers: Sequence[str], kinds: Sequence[str] = KINDS[:4]) -> list[tup
 
 
 def run(
-    host, kind: str, batch: int, prompt: str, ending: str, size: int, sampler: str = "Euler a"
-) -> str | None:
+    host, kind: str, batch: int, prompt: str, ending: str, size: int, sampler: str = "Euler a",
+    steps: int = 4,
+) -> str | None:  # fmt: skip
     """What is wrong with one cell; None = nothing."""
     from jobs import PROMPT, Traces, make
     from jobs import PROMPTS as TEXTS
@@ -76,7 +77,7 @@ def run(
     from modules.shared import state
 
     traces = Traces(host)
-    asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": 4}
+    asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": steps}
     asked["sampler_name"] = sampler
     asked |= {"width": size, "height": size}
     scripts = {"AsynDM": {"args": [{"curvature": 0.8}]}}

@@ -14,6 +14,8 @@ REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
 # Those the stand-in has, and one that is replaced.
 SAMPLERS = [twin for _, twin in TWINS] + [*EXCHANGED, "PLMS"]
 CELLS = pairs(SAMPLERS)
+# Those whose way to the network is another one in Forge, and one of several calls a step.
+OTHERS = ("DDIM", "UniPC", "LCM", "DPM++ SDE")
 
 
 def test_all_pairs_are_there():
@@ -30,9 +32,10 @@ def test_nothing_is_left_behind(request, host, sampler, kind, prompt, ending):
 
     if sampler not in sd_samplers.all_samplers_map:
         pytest.skip(f"this host has no {sampler}")
-    if not REAL and host.name == "reForge":
-        pytest.skip("its stand-in differs from Forge's in nothing a sampler sees")
-    assert run(host, kind, 1, prompt, ending, 64, sampler) is None
+    if not REAL and (host.name == "reForge" or (host.name == "Forge" and sampler not in OTHERS)):
+        pytest.skip("its stand-in differs from the one before in nothing this sampler sees")
+    # DDIM makes one call less than it has timesteps, and in img2img has less of those.
+    assert run(host, kind, 1, prompt, ending, 64, sampler, steps=5) is None
 
 
 @pytest.mark.parametrize("sampler", [*NO_FORM, "of another extension"])
