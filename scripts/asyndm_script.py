@@ -149,7 +149,7 @@ class AsynDMScript(scripts.Script):
     def process_before_every_sampling(self, p, *arguments, **kwargs):
         plan = getattr(p, webui.ATTRIBUTE, None)
         if plan is not None and plan.on:
-            HOST.samplers.take_over(p)
+            HOST.samplers.take_over(p, plan)
 
     def postprocess(self, p, processed, *arguments):
         plan = p.__dict__.pop(webui.ATTRIBUTE, None)

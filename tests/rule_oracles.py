@@ -247,12 +247,76 @@ def unipc(model, x, s, host, bounds, noise=None, variant="bh1", order=3):
     return x
 
 
+def res_multistep(model, x, s, host, bounds, noise=None):
+    """Zhang et al. 2023, the two-point exponential step with phi_1 and phi_2 of -h."""
+    t, u, old = logs(s), logs(host), None
+    for i in range(len(s) - 1):
+        D = model(x, one(x, s[i]))
+        if host[i + 1] == 0:
+            return D
+        if noise is not None:
+            noise(s[i], s[i + 1])  # drawn, not used
+        h = t[i + 1] - t[i]
+        phi_1 = -math.expm1(-h) / h if h else 1.0
+        phi_2 = (1 - phi_1) / h if h else 0.5
+        over = 0.0
+        if old is not None:
+            wanted = ratio(u[i + 1] - u[i], u[i] - u[i - 1])
+            over = bounds.cap(ratio(h, t[i] - t[i - 1]), wanted)
+        x = math.exp(-h) * x + h * (phi_1 * D + over * phi_2 * (D - (old if over else D)))
+        old = D
+    return x
+
+
+def er_sde(model, x, s, host, bounds, noise, s_noise=1.0, max_stage=3):
+    """Cui et al. 2023, algorithms 1 to 3 with the authors' sums of 200 points for the integrals."""
+
+    def scale(level):
+        return level * (np.exp(level**0.3) + 10)
+
+    s, past = [float(each) for each in s], []
+    for i in range(len(s) - 1):
+        D = model(x, one(x, s[i]))
+        if host[i + 1] == 0:
+            return D
+        now, after = s[i : i + 2]
+        r = scale(after) / scale(now)
+        x = r * x + (1 - r) * D
+        past = [D, *past[: max_stage - 1]]
+        grid = after + np.arange(200) * (now - after) / 200
+        width = (now - after) / 200
+        dt = after - now
+        if len(past) > 1:
+            wanted = ratio(host[i] - host[i + 1], host[i - 1] - host[i])
+            over, third = ratio(now - after, s[i - 1] - now), False
+            if len(past) > 2:
+                further = ratio(now - after, s[i - 2] - s[i - 1])
+                host_further = ratio(host[i] - host[i + 1], host[i - 2] - host[i - 1])
+                third = bounds.may(over, wanted) & bounds.may(further, host_further)
+            over = over if third else bounds.cap(over, wanted)
+            integral = (1 / scale(grid)).sum() * width
+            if over:
+                # over / (now - after) is 1 / the remembered step, as far as it may be used
+                slope = -(past[0] - past[1]) * over / (now - after)
+                x = x + (dt + integral * scale(after)) * slope
+            if third:
+                before = (past[1] - past[2]) / (s[i - 1] - s[i - 2])
+                bend = (slope - before) / ((now - s[i - 2]) / 2)
+                integral = ((grid - now) / scale(grid)).sum() * width
+                x = x + (dt**2 / 2 + integral * scale(after)) * bend
+        if s_noise > 0:
+            x = x + noise(now, after) * s_noise * math.sqrt(max(after**2 - (now * r) ** 2, 0))
+    return x
+
+
 WRITTEN = {
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
     "dpmpp_3m_sde": dpmpp_3m_sde,
     "lms": lms,
     "unipc": unipc,
+    "res_multistep": res_multistep,
+    "er_sde": er_sde,
 }
 
 

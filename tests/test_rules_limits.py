@@ -9,6 +9,7 @@ import torch
 from core_toys import PARAMETRISATIONS, ToyDenoiser, alphas_cumprod, random_masks
 from rule_oracles import CHURNED, FUNCTIONS, twin
 
+from asyndm.core import sampling
 from asyndm.core.masks import CallableMasks
 from asyndm.core.parametrisation import LcmParametrisation
 from asyndm.core.rules import REGISTRY
@@ -18,7 +19,11 @@ from asyndm.core.sigmas import make_sigmas
 
 EPS = PARAMETRISATIONS["eps"]
 STEPS = 8
-SDE = ("ddpm", "dpm_2_a", "dpmpp_2s_a", "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
+SDE = {
+    **dict.fromkeys(("ddpm", "dpm_2_a", "dpmpp_2s_a", "dpmpp_sde"), {}),
+    **dict.fromkeys(("dpmpp_2m_sde", "dpmpp_3m_sde", "er_sde"), {}),
+    "ddim": {"eta": 0.7},
+}
 
 
 def host_list(name: str, steps: int) -> torch.Tensor:
@@ -168,7 +173,33 @@ def gaussian(director):
     return model
 
 
-def error(rule: str, steps: int, flip: bool, **options) -> float:
+class ExactStart:
+    """A rule whose first steps end on the flow of x itself, and whose memory fills as ever.
+
+    A multistep rule starts with steps of low order, and one step of local error h^2 is enough to
+    hold the whole run's error at h^2: what its formula is worth is seen from an exact start.
+    """
+
+    def __init__(self, rule, steps: int) -> None:
+        self.rule, self.left, self.draws_noise, self.s_noise = rule, steps, False, 1.0
+
+    def __getattr__(self, name):
+        return getattr(self.rule, name)
+
+    def step(self, x, denoised, sigma, sigma_next, *more):
+        if hasattr(self.rule, "_x") and self.left > 0:
+            self.rule._x = None  # UniPC would correct what is exact
+        out = self.rule.step(x, denoised, sigma, sigma_next, *more)
+        self.left -= 1
+        return out if self.left < 0 else flow(x, sigma, sigma_next)
+
+
+def flow(x, sigma, sigma_next):
+    """Where the probability flow of the Gaussian leads to."""
+    return MEAN + (x - MEAN) * ((sigma_next**2 + SPREAD**2) / (sigma**2 + SPREAD**2)) ** 0.5
+
+
+def error(rule: str, steps: int, flip: bool, start: int = 0, k: float = 0.5, **options) -> float:
     """Of the end of the flow, the largest over all pixels, with clocks of their own."""
     sigmas = torch.linspace(math.log(HIGH), math.log(LOW), steps + 1, dtype=torch.float64).exp()
     generator = torch.Generator().manual_seed(0)
@@ -176,13 +207,18 @@ def error(rule: str, steps: int, flip: bool, **options) -> float:
         HIGH, SPREAD
     )
     half = steps // 2
-    source = CallableMasks(lambda i, d: ~FIXED if flip and i >= half else FIXED, (0.5,))
+    source = CallableMasks(lambda i, d: ~FIXED if flip and i >= half else FIXED, (k,))
     director = Director(EPS, source)
-    out = sample_asyndm(
-        gaussian(director), x, sigmas, disable=True, director=director, rule=rule, **options
-    )
-    exact = MEAN + (x - MEAN) * math.hypot(LOW, SPREAD) / math.hypot(HIGH, SPREAD)
-    return (out - exact).abs().max().item()
+    with pytest.MonkeyPatch.context() as patch:
+        # Noise levels are kept in float32, which would be the floor of the higher orders' errors.
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+        if start:
+            made = sampling.make_rule
+            patch.setattr(sampling, "make_rule", lambda *a, **k: ExactStart(made(*a, **k), start))
+        out = sample_asyndm(
+            gaussian(director), x, sigmas, disable=True, director=director, rule=rule, **options
+        )
+    return (out - flow(x, HIGH, LOW)).abs().max().item()
 
 
 def silence(sigma, sigma_next):
@@ -200,7 +236,13 @@ ORDERS = [
     ("dpmpp_2m_sde", {"eta": 0.0}, 2),
     ("dpmpp_sde", {"eta": 0.0}, 2),
     ("lms", {"order": 2}, 2),
+    ("lms", {"order": 3, "start": 2}, 3),
+    ("lms", {"order": 4, "start": 3}, 4),
+    ("res_multistep", {}, 2),
+    # k-diffusion's third-order term has half the weight of Taylor's, so that it is of order 2.
+    ("dpmpp_3m_sde", {"eta": 0.0, "start": 2}, 2),
     ("unipc", {"order": 1}, 2),  # the corrector raises the predictor's order by one
+    ("unipc", {"order": 3, "start": 3, "lower_order_final": False}, 4),
 ]
 
 
@@ -208,8 +250,20 @@ ORDERS = [
 @pytest.mark.parametrize("flip", [False, True], ids=["mask fixed", "mask flips once"])
 @pytest.mark.parametrize(("rule", "options", "order"), ORDERS)
 def test_the_error_falls_with_the_rules_order(rule, options, order, flip):
-    few, many = (error(rule, n, flip, noise_sampler=silence, **options) for n in (48, 96))
+    first = 96 if "start" in options else 48
+    few, many = (error(rule, n, flip, noise_sampler=silence, **options) for n in (first, 2 * first))
     assert math.log2(few / many) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.slow
+def test_unipc_of_order_2_has_order_3_until_its_cap_acts():
+    """And at least 2 then: a capped step takes a wrong slope, for the length of one step."""
+    options = {"order": 2, "start": 2, "lower_order_final": False}
+    few, many = (error("unipc", n, False, k=1e-9, **options) for n in (96, 192))
+    assert math.log2(few / many) == pytest.approx(3, abs=0.15)
+    for flip in (False, True):
+        few, many = (error("unipc", n, flip, **options) for n in (48, 96))
+        assert math.log2(few / many) > 1.85
 
 
 @pytest.mark.slow
@@ -235,7 +289,7 @@ def test_noise_keeps_the_distribution_with_clocks_of_their_own(rule):
 
     out = sample_asyndm(
         gaussian(director), x, sigmas, disable=True, director=director, rule=rule,
-        noise_sampler=noise,
+        noise_sampler=noise, **SDE[rule],
     )  # fmt: skip
     spread = math.hypot(LOW, SPREAD)
     left, right = (half.flatten().double() for half in out.chunk(2, dim=3))

@@ -6,7 +6,7 @@ import pytest
 import rule_oracles as oracles
 import torch
 from core_toys import PARAMETRISATIONS, random_masks
-from rule_oracles import WRITTEN, Bounds, NextNoise, twin
+from rule_oracles import FUNCTIONS, WRITTEN, Bounds, NextNoise, twin
 
 from asyndm.core.rules import NO_FORM, REGISTRY, make_rule
 from asyndm.core.run import Director
@@ -41,6 +41,10 @@ CASES = [
     ("lms", {"order": 3}),
     ("unipc", {}),
     ("unipc", {"variant": "bh2", "order": 2}),
+    ("res_multistep", {}),
+    ("er_sde", {}),
+    ("er_sde", {"max_stage": 2, "s_noise": 0.9}),
+    ("er_sde", {"s_noise": 0.0}),
     ("lcm", {}),
     ("ddim", {}),
     ("ddim", {"eta": 0.7}),
@@ -169,7 +173,7 @@ def test_every_pixel_is_the_twins_on_its_own_list(kdiff, rule, options, curvatur
             bounds = Bounds() if rule in WRITTEN else None
             theirs = alone(kdiff, rule, options, x[where], each, host, drawn, bounds)
             assert close(out[where], theirs), (name, each)
-            if bounds is not None and not bounds.acted and rule != "unipc":
+            if bounds is not None and not bounds.acted and rule in FUNCTIONS:
                 theirs = alone(kdiff, rule, options, x[where], each, host, drawn)
                 assert close(out[where], theirs), (name, each)
             acted.add(bounds is not None and bounds.acted)
@@ -177,7 +181,7 @@ def test_every_pixel_is_the_twins_on_its_own_list(kdiff, rule, options, curvatur
 
 
 @pytest.mark.parametrize(
-    ("rule", "options"), [c for c in CASES if c[0] in WRITTEN and c[0] != "unipc"]
+    ("rule", "options"), [c for c in CASES if c[0] in WRITTEN and c[0] in FUNCTIONS]
 )
 def test_what_is_written_down_is_k_diffusions(kdiff, rule, options):
     for seed in range(6):

@@ -53,18 +53,29 @@ def test_no_samplers_name_is_cut_by_the_host():
         ("AsynDM", "ddpm", True),
         ("Euler a", "ddpm", True),
         ("Euler", "euler", True),
-        ("DDIM", "euler", True),
+        ("DDIM", "ddim", True),
         ("DPM++ 2M", "dpmpp_2m", True),
         ("AsynDM DPM++ 2M", "dpmpp_2m", True),
         ("DPM++ 2M SDE Heun", "dpmpp_2m_sde", True),
         ("Heun", "heun", True),
         ("Restart", "ddpm", False),
-        ("UniPC", "ddpm", False),
+        ("UniPC", "unipc", True),
+        ("LCM", "lcm", True),
+        ("Res Multistep", "res_multistep", True),
+        ("ER SDE", "er_sde", True),
+        ("DDIM CFG++", "ddpm", False),
     ],
 )
 def test_the_twin_of_what_the_user_selected(selected, rule, equal):
     face, same = faces.face_for(selected)
     assert (face.rule, same) == (rule, equal)
+
+
+def test_where_no_function_can_be_exchanged():
+    assert faces.face_for("DDIM", exchanges=False) == (faces.SAMPLERS[1], True)
+    assert faces.face_for("Euler", exchanges=False) == (faces.SAMPLERS[1], True)
+    for sampler in ("Heun", "UniPC", "LCM", "Restart"):
+        assert faces.face_for(sampler, exchanges=False) == (faces.SAMPLERS[0], False)
 
 
 def test_positions_and_dictionary_say_the_same():

@@ -29,6 +29,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from asyndm.bench import sampler_cost
 from asyndm.bench.subject import METHODS, Subject
 from asyndm.core.schedule import Size
 
@@ -49,6 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="aim to be done in so many minutes (default 9); at least "
         f"{MIN_PAIRS} pairs of steps are timed at each size",
     )
+    parser.add_argument(
+        "--samplers",
+        action="store_true",
+        help="instead of sizes: every sampler beside the same one synchronous, and SDXL's shape",
+    )
+    parser.add_argument(
+        "--untimed", action="store_true", help="with --samplers: count operations alone"
+    )
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
 
@@ -65,8 +74,14 @@ def main(args: argparse.Namespace) -> int:
     if args.json and not args.json.parent.is_dir():
         print(f"--json: there is no folder {args.json.parent}.", file=sys.stderr)
         return 2
-    figures = overhead(minutes=args.minutes, tiny=args.tiny)
-    print(describe(figures))
+    if args.samplers:
+        figures = sampler_cost.sampler_costs(
+            paired_ratio, args.minutes, args.tiny, timed=not args.untimed
+        )
+        print(sampler_cost.describe(figures))
+    else:
+        figures = overhead(minutes=args.minutes, tiny=args.tiny)
+        print(describe(figures))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -38,11 +38,22 @@ class Subject:
         size: (H, W) of the latents.
         tiny: a narrow network, to try the benchmark itself.
         device: "meta" counts operations without doing any.
+        shape: "sd15", or "sdxl": its blocks, and vectors of text and size beside the timestep.
     """
 
-    def __init__(self, size: Size, tiny: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self, size: Size, tiny: bool = False, device: str = "cpu", shape: str = "sd15"
+    ) -> None:
         self.size, self.device = size, torch.device(device)
-        self.library, self.unet, width = build_unet(tiny, self.device)
+        self.more: dict[str, dict[str, Tensor]] = {}  # what the network takes besides
+        if shape == "sdxl":
+            self.library, self.unet, width = build_sdxl(self.device)
+            added = {"text_embeds": (2, 1280), "time_ids": (2, 6)}
+            self.more["added_cond_kwargs"] = {
+                name: torch.ones(sizes, device=self.device) for name, sizes in added.items()
+            }
+        else:
+            self.library, self.unet, width = build_unet(tiny, self.device)
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(1, 4, *size, generator=generator).to(self.device)
         self.context = torch.randn(2, TOKENS, width, generator=generator).to(self.device)
@@ -99,15 +110,19 @@ class Subject:
         if method != "synchronous":
             sigma = call.pixel_time.sigma_map()
             call.rows = self.rows
-        x = (self.x * self.parametrisation.c_in(sigma)).expand(2, -1, -1, -1)
-        t = self.parametrisation.timestep(scalar).float().expand(2)
-        cond, uncond = self._network(x, t).chunk(2)
-        eps = uncond + 7.5 * (cond - uncond)
-        denoised = self.parametrisation.denoised(self.x, eps, sigma)
+        denoised = self.denoise(self.x, sigma, scalar)
         if method != "synchronous":
             self.director.advance(self.i, denoised)
             self.i += 1
         return denoised
+
+    def denoise(self, x: Tensor, sigma: Tensor, scalar: Tensor) -> Tensor:
+        """D with guidance at ``sigma``, a map or one number; ``scalar`` [1]: the host's."""
+        scaled = (x * self.parametrisation.c_in(sigma)).expand(2, -1, -1, -1)
+        t = self.parametrisation.timestep(scalar).float().expand(2)
+        cond, uncond = self._network(scaled, t).chunk(2)
+        eps = uncond + 7.5 * (cond - uncond)
+        return self.parametrisation.denoised(x, eps, sigma)
 
     def settle(self) -> None:
         """Between measurements: start over before the run is over."""
@@ -115,7 +130,7 @@ class Subject:
             self.restart()
 
     def _network(self, x: Tensor, t: Tensor) -> Tensor:
-        output = self.unet(x, t, self.context)
+        output = self.unet(x, t, self.context, **self.more)
         return output if isinstance(output, Tensor) else output.sample
 
 
@@ -167,6 +182,30 @@ def _diffusers_unet(channels: int, width: int) -> nn.Module:
             cross_attention_dim=width,
             attention_head_dim=8,
         )
+
+
+def build_sdxl(device: torch.device) -> tuple[str, nn.Module, int]:
+    """The same in the shape of SDXL, which ldm's U-Net has no depths for: diffusers'.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(
+            block_out_channels=(320, 640, 1280),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    return "diffusers", _fill(unet, device), 2048
 
 
 def _attend(attention: nn.Module, x: Tensor, context: Tensor | None = None, mask=None) -> Tensor:

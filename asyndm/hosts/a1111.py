@@ -10,9 +10,15 @@ import torch
 from modules import sd_unet, shared
 from torch import Tensor, nn
 
-from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
+from asyndm.core.parametrisation import (
+    EpsParametrisation,
+    LcmParametrisation,
+    Parametrisation,
+    VParametrisation,
+)
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.hosts.hosted import HostRun, SamplingCall
+from asyndm.hosts.calls import SamplingCall, TimestepCall
+from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.steps import check_caches
@@ -23,7 +29,7 @@ from asyndm.network import RowsMismatch, UnsupportedNetwork
 class A1111Run(HostRun):
     """One asynchronous sampling call in AUTOMATIC1111."""
 
-    def __init__(self, plan: Plan, job: SamplingCall) -> None:
+    def __init__(self, plan: Plan, job: SamplingCall | TimestepCall) -> None:
         self._rows: Rows | None = None
         self._taken = 0  # rows of this step that network calls have had
         self._row_maps: dict[tuple, Rows] = {}
@@ -59,8 +65,16 @@ class A1111Run(HostRun):
         return _parametrisation_of(self.denoiser.inner_model)
 
     def timesteps(self, sigmas: Tensor) -> Tensor:
-        """k-diffusion's rule: within its table, whole numbers where it quantises."""
+        """k-diffusion's rule: within its table, whole numbers where it quantises.
+
+        Timestep samplers and LCM have rules of their own.
+        """
         wrap = self.wrapper()
+        if isinstance(self.parametrisation, LcmParametrisation):
+            # The host's own search: a level half way between two has to fall to the same side.
+            return wrap.sigma_to_t(sigmas.to(wrap.sigmas.dtype))
+        if isinstance(self.job, TimestepCall):
+            return self.job.timesteps(sigmas).clamp(0, len(self.parametrisation.sigmas) - 1)
         exact = self.parametrisation.timestep(sigmas).clamp(0, len(wrap.sigmas) - 1)
         return exact.round() if getattr(wrap, "quantize", False) else exact
 
@@ -73,6 +87,8 @@ class A1111Run(HostRun):
 
     def _forward(self, wrap: Any, plain: Callable) -> Callable:
         """What stands in for the wrapper's ``forward``."""
+        if isinstance(self.job, TimestepCall):
+            return self._timestep_forward(wrap, plain)
         parametrisation = _parametrisation_of(wrap)
         network = wrap.get_v if hasattr(wrap, "get_v") else wrap.get_eps
 
@@ -85,6 +101,24 @@ class A1111Run(HostRun):
             scaled = input * parametrisation.c_in(level)
             output = network(scaled, wrap.sigma_to_t(sigma), **kwargs)
             return parametrisation.denoised(input, output, level)
+
+        return forward
+
+    def _timestep_forward(self, wrap: Any, plain: Callable) -> Callable:
+        """The same where it takes latents of constant variance and answers with the noise."""
+        parametrisation = _parametrisation_of(wrap)
+
+        def forward(input: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:  # the host's names
+            self.call.rows = rows = self._next_rows(input)
+            time, host = self.call.pixel_time, self.job.level(self.calls)
+            if time is None:
+                return plain(input, timesteps, **kwargs)
+            level = time.sigma_map()[rows.image]
+            x = input * (1 + host**2) ** 0.5
+            output = wrap.inner_model.apply_model(
+                x * parametrisation.c_in(level), timesteps, **kwargs
+            )
+            return (x - parametrisation.denoised(x, output, level)) / host
 
         return forward
 
@@ -118,12 +152,19 @@ class A1111Run(HostRun):
 
 
 def _parametrisation_of(wrap: Any) -> Parametrisation:
-    """The parametrisation of a k-diffusion wrapper around an ldm model.
+    """The parametrisation of one of the host's wrappers around an ldm model.
 
     Raises:
         UnsupportedNetwork: another kind of wrapper.
     """
-    if not hasattr(wrap, "sigma_to_t") or not (hasattr(wrap, "get_eps") or hasattr(wrap, "get_v")):
+    if hasattr(wrap, "sigma_to_t") and hasattr(wrap, "get_scaled_out"):  # the host's LCM
+        alphas = shared.sd_model.alphas_cumprod.detach().double().cpu()
+        return LcmParametrisation(alphas, len(wrap.sigmas))
+    velocity = hasattr(wrap, "get_v") or hasattr(wrap, "predict_eps_from_z_and_v")
+    if hasattr(wrap, "sigma_to_t") and (velocity or hasattr(wrap, "get_eps")):
+        alphas = 1 / (1 + wrap.sigmas.detach().double().cpu() ** 2)
+    elif hasattr(getattr(wrap, "inner_model", None), "alphas_cumprod"):  # a timestep sampler's
+        alphas = wrap.inner_model.alphas_cumprod.detach().double().cpu()
+    else:
         raise UnsupportedNetwork("This model predicts neither noise nor v; AsynDM cannot steer it.")
-    alphas = 1 / (1 + wrap.sigmas.detach().double().cpu() ** 2)
-    return VParametrisation(alphas) if hasattr(wrap, "get_v") else EpsParametrisation(alphas)
+    return VParametrisation(alphas) if velocity else EpsParametrisation(alphas)

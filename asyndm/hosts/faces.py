@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asyndm.core import rules
+
 
 @dataclass(frozen=True)
 class SamplerFace:
@@ -39,7 +41,25 @@ EXCHANGED = {
     "Heun": "heun",
     "DPM2": "dpm_2",
     "DPM2 a": "dpm_2_a",
+    "DDIM": "ddim",
+    "UniPC": "unipc",
+    "LCM": "lcm",
+    "Res Multistep": "res_multistep",
+    "ER SDE": "er_sde",
 }
+# Of the hosts' others, by rule or family: why not.
+_GUIDED = "its step is made of the unconditional prediction, which no rule here is given"
+NO_FORM = {
+    "PLMS": rules.NO_FORM["plms"],
+    "Restart": rules.NO_FORM["restart"],
+    "DPM fast": rules.NO_FORM["dpm_fast"],
+    "DPM adaptive": rules.NO_FORM["dpm_adaptive"],
+    "Kohaku LoNyu Yog": "it has no published form",
+    "DPM++ 2s a RF": "it has no published form",
+    **dict.fromkeys(("DDIM CFG++", "DPM++ 2M CFG++", "Euler CFG++", "Euler a CFG++"), _GUIDED),
+}
+# Where nothing can be exchanged: the nearest of ours.
+_NEAREST = {"DDIM": SAMPLERS[1]}
 
 
 def is_own(sampler: str) -> bool:
@@ -47,13 +67,16 @@ def is_own(sampler: str) -> bool:
     return sampler in _OWN
 
 
-def face_for(sampler: str) -> tuple[SamplerFace, bool]:
-    """(our sampler for the one the user selected, whether it is its equal)."""
-    face = _OWN.get(sampler) or _TWINS.get(sampler)
-    if sampler in EXCHANGED:
+def face_for(sampler: str, exchanges: bool = True) -> tuple[SamplerFace, bool]:
+    """Our sampler for the one the user selected, and whether it is its equal.
+
+    Args:
+        sampler: the host's name.
+        exchanges: whether this job's host lets its samplers' functions be exchanged.
+    """
+    face = _OWN.get(sampler) or _TWINS.get(sampler) or (not exchanges and _NEAREST.get(sampler))
+    if not face and exchanges and sampler in EXCHANGED:
         face = SamplerFace(sampler, EXCHANGED[sampler], sampler)
-    if sampler == "DDIM":  # the host's is another loop, with Euler's result
-        face = _OWN["AsynDM Euler"]
     return (face, True) if face else (SAMPLERS[0], False)
 
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.hosts.hosted import HostRun, SamplingCall
+from asyndm.hosts.calls import SamplingCall, TimestepCall
+from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.steps import check_caches, check_compiled
@@ -44,7 +45,7 @@ _ENGINES = (
 class ForgeRun(HostRun):
     """One asynchronous sampling call in a WebUI of the Forge family."""
 
-    def __init__(self, plan: Plan, job: SamplingCall) -> None:
+    def __init__(self, plan: Plan, job: SamplingCall | TimestepCall) -> None:
         self._parts = 0  # of the prompt in this step's network calls
         self._seen = 0  # conditional chunks that network calls of this step have had
         self._row_maps: dict[tuple, Rows] = {}
@@ -89,6 +90,8 @@ class ForgeRun(HostRun):
     def timesteps(self, sigmas: Tensor) -> Tensor:
         """The predictors take the nearest whole number of their table."""
         last = len(self.parametrisation.sigmas) - 1
+        if isinstance(self.job, TimestepCall):
+            return self.job.timesteps(sigmas).float().clamp(0, last).round()
         return self.parametrisation.timestep(sigmas).clamp(0, last).round()
 
     def begin_step(self, params: Any) -> None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
 from asyndm.hosts import webui
+from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.noise import rewound
 from asyndm.hosts.painted import curvatures_of, given_masks, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
@@ -43,38 +44,7 @@ _RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
 _SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError)
 
 
-@dataclass(frozen=True)
-class SamplingCall:
-    """What the host calls a sampler's function with.
-
-    Attributes:
-        rule: of the update, see :mod:`asyndm.core.rules`.
-        twin: the host's own function of that rule.
-        denoiser: the host's CFG denoiser.
-        x: the latents it starts from, [B, C, H, W].
-        sigmas: the host's whole list, [calls + 1].
-        options: what else the host hands in, by the twin's names: eta, s_churn, noise_sampler, ...
-    """
-
-    rule: str
-    twin: Callable[..., Tensor]
-    denoiser: Any
-    x: Tensor
-    sigmas: Tensor
-    extra_args: dict[str, Any] | None
-    callback: Callable[[dict], None] | None
-    disable: bool | None
-    options: dict[str, Any]
-
-    def run_twin(self, callback: Callable[[dict], None] | None = None) -> Tensor:
-        """The same call of the host's own sampler."""
-        return self.twin(
-            self.denoiser, self.x, self.sigmas, self.extra_args, callback or self.callback,
-            self.disable, **self.options,
-        )  # fmt: skip
-
-
-def sample(kind: type[HostRun], job: SamplingCall) -> Tensor:
+def sample(kind: type[HostRun], job: SamplingCall | TimestepCall) -> Tensor:
     """The latents at the end of the host's list: asynchronous where the job's plan says so."""
     p = job.denoiser.p
     plan = getattr(p, webui.ATTRIBUTE, None)
@@ -120,12 +90,19 @@ class HostRun(ABC):
 
     reads = True  # masks are read from attention in the call in progress
 
-    def __init__(self, plan: webui.Plan, job: SamplingCall) -> None:
+    def __init__(self, plan: webui.Plan, job: SamplingCall | TimestepCall) -> None:
         self.settings, self.plan, self.job = plan.settings, plan, job
         self.denoiser, self.p = job.denoiser, job.denoiser.p
         self.batch = job.x.shape[0]
         self.telling = Telling(self.p, plan, self.batch)
+        if self.settings.lead > 0 and self.denoiser.nmask is not None and job.shows_clean:
+            self.settings = replace(self.settings, lead=0.0)
+            self.telling.note(
+                "lead: with this sampler the host shows the network what is kept without noise, so "
+                "nothing can lead; it changes nothing."
+            )
         self.failure: Exception | None = None  # of a callback, raised behind the network call
+        self.calls = 0  # of the CFG denoiser, before the one in progress
         self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
         self.check_model()
         self.parametrisation = self.parametrise()
@@ -267,7 +244,7 @@ class HostRun(ABC):
                     reel.guesses(),
                 )
             )
-        return image
+        return job.leave(image)
 
     def _noise(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         """As the host's own samplers draw it: an image's noise depends on its seed alone."""
@@ -276,7 +253,8 @@ class HostRun(ABC):
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step
         with self.watch.step():
-            denoised = self.denoiser(x, sigma, **extra_args)
+            denoised = self.job.ask(self.calls, x, sigma, **extra_args)
+        self.calls += 1
         if self.failure is not None:
             self.denoiser.step = step  # as if this call had never been: see sample()
             raise self.failure

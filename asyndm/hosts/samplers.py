@@ -13,8 +13,13 @@ from modules.sd_samplers_kdiffusion import KDiffusionSampler
 from asyndm.core.rules import REGISTRY
 from asyndm.core.run import NetworkCall
 from asyndm.hosts import faces, hosted, webui
+from asyndm.hosts.calls import SamplingCall
 from asyndm.hosts.telling import refuse
+from asyndm.hosts.timesteps import timestep_call
 from asyndm.network import UnsupportedNetwork, attach
+
+_OURS = "asyndm"  # on a function of ours that stands in for the host's
+_FORMS = {"sigmas", "timesteps"}  # what a function we know how to call takes
 
 
 class HostSamplers:
@@ -31,20 +36,36 @@ class HostSamplers:
         self.run = run
         self.functions = {face.rule: self._function(face.rule) for face in faces.SAMPLERS}
 
-    def _function(self, rule: str) -> Callable:
-        """Ours of one rule, with the parameters of its twin: the host hands in what is named."""
+    def _function(self, rule: str, own: Callable | None = None) -> Callable:
+        """Ours of one rule, with the parameters of its twin: the host hands in what is named.
+
+        Args:
+            rule: of the update.
+            own: the twin; None = the host's of k-diffusion.
+        """
 
         def twin() -> Callable:  # asked for at each call: other extensions may exchange it
-            return getattr(_host_functions(), REGISTRY[rule].twin)
+            return own or getattr(_host_functions(), REGISTRY[rule].twin)
+
+        def by_timesteps(
+            model, x, timesteps, extra_args=None, callback=None, disable=None, **options
+        ):
+            call = timestep_call(
+                rule, twin(), model, x, extra_args, callback, disable, timesteps=timesteps,
+                **options,
+            )  # fmt: skip
+            return hosted.sample(self.run, call)
 
         def asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None, **options):
-            call = hosted.SamplingCall(
+            call = SamplingCall(
                 rule, twin(), model, x, sigmas, extra_args, callback, disable, options
             )
             return hosted.sample(self.run, call)
 
-        asyndm.__signature__ = inspect.signature(twin())
-        return asyndm
+        signature = inspect.signature(twin())
+        function = by_timesteps if "timesteps" in signature.parameters else asyndm
+        function.__signature__ = signature
+        return function
 
     def register(self) -> None:
         """Put the samplers into the host's list, once."""
@@ -96,14 +117,21 @@ class HostSamplers:
             second = _name_for(p, plan, second)
         p.hr_sampler_name = None if second == p.sampler_name else second
 
-    def take_over(self, p: Any) -> None:
+    def take_over(self, p: Any, plan: webui.Plan) -> None:
         """Before a sampling call of a job that is on: our function in a sampler that is a twin."""
-        name = p.sampler.config.name
-        if faces.is_twin(name) and isinstance(p.sampler, KDiffusionSampler):
-            face, _ = faces.face_for(name)
-            if face.rule not in self.functions:
-                self.functions[face.rule] = self._function(face.rule)
-            p.sampler.func = self.functions[face.rule]
+        name, own = p.sampler.config.name, getattr(p.sampler, "func", None)
+        if not faces.is_twin(name) or getattr(own, _OURS, False):
+            return
+        rule = faces.face_for(name)[0].rule
+        if not callable(own) or not _FORMS & set(inspect.signature(own).parameters):
+            webui.note(
+                p, plan, f"sampler {name!r} is another one in this host. The image is synchronous."
+            )
+            return
+        exchanged = name in faces.EXCHANGED
+        function = self._function(rule, own) if exchanged else self.functions[rule]
+        setattr(function, _OURS, True)
+        p.sampler.func = function
 
 
 def _construct(function: Callable, model: Any) -> KDiffusionSampler:
@@ -114,12 +142,13 @@ def _name_for(p: Any, plan: webui.Plan, name: str) -> str:
     # Without this hook (before v1.10) nothing can be exchanged later; nor where a script makes the
     # sampler in a function of its own (img2img alternative).
     hooked = hasattr(scripts.Script, "process_before_every_sampling") and "sample" not in vars(p)
-    face, equal = faces.face_for(name)
-    if name in faces.EXCHANGED and not hooked:
-        face, equal = faces.SAMPLERS[0], False
+    face, equal = faces.face_for(name, hooked)
     if not equal:
+        why = f" ({faces.NO_FORM[name]})" if name in faces.NO_FORM else ""
         webui.note(
-            p, plan, f"sampler {name!r} has no asynchronous form; {face.name!r} is used instead."
+            p,
+            plan,
+            f"sampler {name!r} has no asynchronous form{why}; {face.name!r} is used instead.",
         )
     later = faces.is_twin(name) and hooked
     return name if faces.is_own(name) or later else face.name

@@ -9,6 +9,7 @@ import argparse
 import itertools
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,21 @@ def main() -> int:
     return int(bool(failed))
 
 
-def run(host, kind: str, batch: int, prompt: str, ending: str, size: int) -> str | None:
+def pairs(samplers: Sequence[str], kinds: Sequence[str] = KINDS[:4]) -> list[tuple[str, ...]]:
+    """(sampler, kind, prompt, ending): every sampler with every kind, prompt form and ending."""
+    most = max(len(kinds), len(PROMPTS), len(ENDINGS))
+    return [
+        (sampler, kinds[j % len(kinds)], PROMPTS[(i + j) % len(PROMPTS)], ENDINGS[ending])
+        for i, sampler in enumerate(samplers)
+        for j in range(most)
+        for ending in [(i // len(PROMPTS) + j) % len(ENDINGS)]
+    ]
+
+
+def run(
+    host, kind: str, batch: int, prompt: str, ending: str, size: int, sampler: str = "Euler a",
+    steps: int = 4,
+) -> str | None:  # fmt: skip
     """What is wrong with one cell; None = nothing."""
     from jobs import PROMPT, Traces, make
     from jobs import PROMPTS as TEXTS
@@ -62,7 +77,8 @@ def run(host, kind: str, batch: int, prompt: str, ending: str, size: int) -> str
     from modules.shared import state
 
     traces = Traces(host)
-    asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": 4}
+    asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": steps}
+    asked["sampler_name"] = sampler
     asked |= {"width": size, "height": size}
     scripts = {"AsynDM": {"args": [{"curvature": 0.8}]}}
     if kind == "soft inpaint":

@@ -168,14 +168,14 @@ def test_frozen_settings_of_the_host(host, monkeypatch):
 
 def test_the_legend_names_samplers_without_an_asynchronous_form(host, traces):
     axis = "Sampler"
-    labels, _ = plot(host, axis, "Euler a, UniPC", ["Euler a", "UniPC"])
-    assert labels == ["Euler a", "UniPC"]
+    labels, _ = plot(host, axis, "Euler a, PLMS", ["Euler a", "PLMS"])
+    assert labels == ["Euler a", "PLMS"]
     on = ticked(curvature=0.8)
-    labels, made = plot(host, axis, "Euler a, UniPC", ["Euler a", "UniPC"], **on)
-    assert labels == ["Euler a", "UniPC (no asynchronous form: AsynDM)"]
+    labels, made = plot(host, axis, "Euler a, PLMS", ["Euler a", "PLMS"], **on)
+    assert labels == ["Euler a", "PLMS (no asynchronous form: AsynDM)"]
     # and each cell's own parameters say it, those of no other cell
     first, second = made.info["infotexts"][1:]
-    assert "AsynDM note" not in first and "'UniPC' has no asynchronous form" in second
+    assert "AsynDM note" not in first and "'PLMS' has no asynchronous form" in second
 
 
 def test_the_mask_is_saved_as_a_plain_picture(host, traces):

@@ -68,3 +68,37 @@ def test_its_own_options_are_the_twins(host, traces, sampler):
     plain = make(host, "txt2img", **asked)
     made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
     assert apart(plain.images[0], made.images[0]) <= 1
+
+
+def test_a_model_that_predicts_v(host, sampler):
+    """The timestep samplers and LCM have wrappers of their own for it."""
+    name = "sd2-v" if REAL else "v"
+    if sampler not in ("DDIM", "UniPC", "LCM", "Heun") or not host.has(name):
+        pytest.skip("only those whose way to the network is their own, where there is such a model")
+    host.checkpoint(name)
+    try:
+        plain = make(host, "txt2img", sampler_name=sampler)
+        made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=1e-9))
+    finally:
+        host.checkpoint("sd1")
+    assert apart(plain.images[0], made.images[0]) <= 1
+
+
+def test_fixed_masks_and_a_lead_on_timesteps(host, traces, sampler):
+    if sampler not in ("DDIM", "UniPC"):
+        pytest.skip("only those that know timesteps")
+    asked = {"sampler_name": sampler, "steps": 6}
+    plain = make(host, "txt2img", **asked)
+    fixed = make(host, "txt2img", **asked, **ticked(curvature=0.8, mask_source="fixed"))
+    again = make(host, "txt2img", **asked, **ticked(curvature=0.8, mask_source="fixed"))
+    assert apart(plain.images[0], fixed.images[0]) > 3
+    assert apart(fixed.images[0], again.images[0]) == 0
+    assert "AsynDM note" not in fixed.parameters
+    led = make(host, "inpaint", **asked, **ticked(curvature=0.8, lead=0.5))
+    still = make(host, "inpaint", **asked, **ticked(curvature=0.8))
+    if host.backend == "A1111":  # which shows what is kept without noise
+        assert led.parameters["AsynDM note"].startswith("lead: with this sampler")
+        assert apart(led.images[0], still.images[0]) == 0
+    elif host.backend == "Forge":
+        assert "AsynDM note" not in led.parameters
+        assert apart(led.images[0], still.images[0]) > 3

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,13 +180,18 @@ def version(made: Any) -> str:
 
 
 class Table:
-    """One host's rows of the file, written by a run: every row has its own date and version."""
+    """One host's rows of the file, written by a run: every row has its own date and version.
 
-    def __init__(self, host: str) -> None:
-        self.host, self.version, self.rows = host, "unknown", {}
+    Args:
+        host: its name.
+        cells: of every row.
+    """
+
+    def __init__(self, host: str, cells: Sequence[str] = CELLS) -> None:
+        self.host, self.cells, self.version, self.rows = host, cells, "unknown", {}
 
     def tell(self, row: str, cell: str, value: Any) -> None:
-        self.rows.setdefault(row, dict.fromkeys(CELLS, NOT_RUN))[cell] = value
+        self.rows.setdefault(row, dict.fromkeys(self.cells, NOT_RUN))[cell] = value
 
     def write(self, path: Path) -> None:
         """Merge into the file: the rows that were run are new, all others stay as they were."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyndm.core.rules.base import Rule
+from asyndm.core.rules.er_sde import ErSde
 from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
-from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, Lms
+from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, Lms, ResMultistep
 from asyndm.core.rules.single import Ddim, Ddpm, Euler, FlowDdpm, Lcm
 from asyndm.core.rules.unipc import UniPC
 
@@ -70,6 +71,8 @@ REGISTRY = {
     "lms": Entry(Lms, "sample_lms", Lms),
     "ddim": Entry(Ddim, "ddim"),
     "unipc": Entry(UniPC, "unipc"),
+    "res_multistep": Entry(ResMultistep, "sample_res_multistep", ResMultistep),
+    "er_sde": Entry(ErSde, "sample_er_sde"),
     "lcm": Entry(_lcm, "sample_lcm", _flow_lcm),
 }
 NO_FORM = {

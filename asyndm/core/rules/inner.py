@@ -13,7 +13,7 @@ from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step, h
 
 
 class Heun(Churned):
-    """Heun, Karras et al. 2022 (arXiv 2206.00364), algorithm 2."""
+    """Heun, Karras et al. 2022 (arXiv 2206.00364), algorithm 2. Order 2."""
 
     calls = 2
 
@@ -29,7 +29,10 @@ class Heun(Churned):
 
 
 class Dpm2(Churned):
-    """DPM2 of k-diffusion: DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927) in Karras' form."""
+    """DPM2 of k-diffusion: DPM-Solver-2 (Lu et al. 2022, arXiv 2206.00927) in Karras' form.
+
+    Order 2.
+    """
 
     calls = 2
 

@@ -8,7 +8,10 @@ from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step
 
 
 class Euler(Churned):
-    """Euler, Karras et al. 2022 (arXiv 2206.00364), algorithm 2; without churn this is DDIM."""
+    """Euler, Karras et al. 2022 (arXiv 2206.00364), algorithm 2; without churn this is DDIM.
+
+    Order 1.
+    """
 
     def step(
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
@@ -50,6 +53,8 @@ class Ddim(Ddpm):
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
     ):
         if not self.eta:
+            if draw is not None:
+                draw()  # the hosts' own function draws, and adds nothing of it
             return euler_step(x, denoised, sigma, sigma_next)
         return super().step(x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw)
 

@@ -21,6 +21,10 @@ class UniPC(Rule):
     authors' ``lower_order_final``. Order 3 falls to 2 where a pixel's ratios are degenerate (a
     remembered step is too short, see ``LONGEST_REACH``); order 2 has DPM++ 2M's cap on the step's
     ratio, and falls to 1 where the pixel stood still.
+
+    The corrector raises the order by one: 2 for order 1; 4 for order 3 from an exact start and
+    without ``lower_order_final`` (a whole run starts and ends in steps of order 1, and has 2); 3
+    for order 2 on equal steps, and 2 for pixels whose pace rises, where the cap acts.
     """
 
     def __init__(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import logging
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from modules import shared
+from modules import sd_samplers_timesteps_impl, shared
 from modules.sd_samplers_common import Sampler, SamplerData
 from modules.sd_samplers_kdiffusion import KDiffusionSampler, schedulers, schedulers_map
+from modules.sd_samplers_lcm import LCMSampler, sample_lcm
+from modules.sd_samplers_timesteps import CompVisSampler
 
 
 class OtherSampler(Sampler):
@@ -82,7 +85,15 @@ all_samplers = [
         uses_ensd=True,
         second_order=True,
     ),
-    *map(_other, ("DDIM", "PLMS", "UniPC", "LCM")),
+    *(
+        SamplerData(name, partial(CompVisSampler, function), [name.lower()], {})
+        for name, function in (
+            ("DDIM", sd_samplers_timesteps_impl.ddim),
+            ("UniPC", sd_samplers_timesteps_impl.unipc),
+        )
+    ),
+    SamplerData("LCM", partial(LCMSampler, sample_lcm), ["k_lcm"], {}),
+    *map(_other, ("PLMS", "Restart")),
 ]
 all_samplers_map = {sampler.name: sampler for sampler in all_samplers}
 samplers: list[SamplerData] = []

@@ -30,6 +30,11 @@ class CFGDenoiser(torch.nn.Module):
         self.model_wrap = self.mask = self.nmask = self.init_latent = self.p = None
         self.steps = self.total_steps = None
         self.step = 0
+        self.mask_before_denoising = False
+
+    def guess(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
+        """D from what the network's wrapper answers."""
+        return out
 
     @property
     def inner_model(self) -> Any:
@@ -43,6 +48,8 @@ class CFGDenoiser(torch.nn.Module):
             raise sd_samplers_common.InterruptedException
         images, text = prompt_parser.reconstruct_multicond_batch(cond, self.step)
         text_uncond = prompt_parser.reconstruct_cond_batch(uncond, self.step)
+        if self.mask_before_denoising and self.mask is not None:
+            x = scripts.blend(self, x, sigma)
         batch = len(images)
         rows = [image for image, parts in enumerate(images) for _ in parts]
         rows += range(batch)
@@ -83,10 +90,14 @@ class CFGDenoiser(torch.nn.Module):
             for row, weight in parts:
                 strength = weight * (1.0 if alone else cond_scale)
                 denoised[image] += (out[row] - free[image]) * strength
-        if self.mask is not None:
+        if not self.mask_before_denoising and self.mask is not None:
             denoised = scripts.blend(self, denoised, sigma)
-        self.sampler.last_latent = out[firsts]
-        preview = out[firsts] if opts.live_preview_content == "Prompt" else denoised
+        first = params.x[firsts]
+        self.sampler.last_latent = self.guess(first, out[firsts], sigma)
+        if opts.live_preview_content == "Prompt":
+            preview = self.sampler.last_latent
+        else:
+            preview = self.guess(first, denoised, sigma)
         sd_samplers_common.store_latent(preview)
         self.step += 1
         return denoised

@@ -84,6 +84,8 @@ def store_latent(decoded: Tensor) -> None:
 class Sampler:
     """What all samplers share."""
 
+    eta_default = 1.0
+
     def __init__(self, funcname: str | Callable) -> None:
         self.funcname = self.func = funcname
         self.config: SamplerData | None = None  # set by whoever constructs it
@@ -108,11 +110,13 @@ class Sampler:
         denoiser = self.model_wrap_cfg
         denoiser.p, denoiser.step = p, 0
         denoiser.mask, denoiser.nmask = getattr(p, "mask", None), getattr(p, "nmask", None)
-        self.eta = p.eta if p.eta is not None else opts.eta_ancestral
+        usual = opts.eta_ancestral if self.eta_default else opts.eta_ddim
+        self.eta = p.eta if p.eta is not None else usual
         self.s_min_uncond = p.s_min_uncond
         k_diffusion.sampling.torch = TorchHijack(p)
         if "eta" not in inspect.signature(self.func).parameters:
             return {}
-        if self.eta != 1.0:
-            p.extra_generation_params["Eta"] = self.eta
+        if self.eta != self.eta_default:
+            told = "Eta" if self.eta_default else "Eta DDIM"
+            p.extra_generation_params[told] = self.eta
         return {"eta": self.eta}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ class _Denoiser(torch.nn.Module):
         self.steps = self.total_steps = None
         self.step = 0
         self.mask_before_denoising = False
+        self.classic_ddim_eps_estimation = False
 
     @property
     def inner_model(self) -> Any:
@@ -60,9 +63,26 @@ class _Denoiser(torch.nn.Module):
         return denoised
 
 
+def _for_timesteps_too(forward: Callable) -> Callable:
+    """Timestep samplers hand in timesteps and other latents, and want the noise."""
+
+    @functools.wraps(forward)
+    def either(self, x: Tensor, sigma: Tensor, **given: Any) -> Tensor:
+        if not self.classic_ddim_eps_estimation:
+            return forward(self, x, sigma, **given)
+        alphas = self.inner_model.inner_model.alphas_cumprod
+        sigma = ((1 - alphas) / alphas).sqrt()[sigma.round().long()]
+        level = sigma[:, None, None, None]
+        x = x * (1 + level**2).sqrt()
+        return (x - forward(self, x, sigma, **given)) / level
+
+    return either
+
+
 class _BlendsTwice(_Denoiser):
     """Forge main, Neo and Classic."""
 
+    @_for_timesteps_too
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException
@@ -75,6 +95,7 @@ class _BlendsTwice(_Denoiser):
 class _BlendsAsAsked(_Denoiser):
     """reForge."""
 
+    @_for_timesteps_too
     def forward(self, x, sigma, uncond, cond, cond_scale, s_min_uncond, image_cond):
         if state.interrupted or state.skipped:
             raise sd_samplers_common.InterruptedException

@@ -1,0 +1,172 @@
+"""What every sampler's asynchronous form costs: `python -m asyndm bench overhead --samplers`.
+
+For each rule a run of a few steps on a U-Net of real size with random weights and guidance, twice:
+AsynDM (hooks, capture of attention, masks, clocks, maps of noise levels), and the same rule with
+plain numbers for noise levels on the plain network. Operations are counted on the meta device, at
+Stable Diffusion 1.5's shape and at SDXL's, whose time and label embeddings are joined in one table.
+Time: pairs of runs in one process that change their order, as in :mod:`asyndm.bench.overhead`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from asyndm.bench.subject import CURVATURE, WORDS, Subject
+from asyndm.core.masks import DynamicMasks
+from asyndm.core.rules import REGISTRY, make_rule
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm
+from asyndm.core.schedule import Size
+
+STEPS = 5
+SIZE: dict[str, Size] = {"sd15": (64, 64), "sdxl": (128, 128)}
+TIMED: Size = (32, 32)  # small, so that what is beside the network weighs more
+MIN_PAIRS, MAX_PAIRS = 3, 12
+Ratio = Callable[[list[float], list[float]], tuple[float, list[float]]]
+
+
+def sampler_costs(
+    ratio: Ratio, minutes: float, tiny: bool = False, timed: bool = True, progress: bool = True
+) -> dict[str, Any]:
+    """The figures by rule.
+
+    Args:
+        ratio: of paired times, and its interval.
+        minutes: to aim for.
+        tiny: a narrow network and small latents, to try the benchmark itself.
+        timed: False = operations alone.
+        progress: a progress bar on the error stream.
+    """
+    end = time.monotonic() + 60 * minutes
+    shapes = ("sd15",) if tiny else tuple(SIZE)
+    figures: dict[str, Any] = {rule: {} for rule in REGISTRY}
+    with tqdm(total=len(figures) * (len(shapes) + timed), disable=not progress) as bar:
+        for shape in shapes:
+            subject = Subject((16, 16) if tiny else SIZE[shape], tiny, "meta", shape)
+            known: dict[int, float] = {}  # rules multiply no matrices: their calls alone count
+            for rule, found in figures.items():
+                calls = REGISTRY[rule].calls
+                if calls not in known:
+                    bar.set_description(f"operations {shape} {rule}")
+                    counts = {method: _operations(subject, rule, method) for method in _RUNS}
+                    known[calls] = counts["asyndm"] / counts["synchronous"]
+                found[f"operations_ratio_{shape}"] = known[calls]
+                bar.update()
+        if timed:
+            subject = Subject((16, 16) if tiny else TIMED, tiny)
+            for left, (rule, found) in zip(range(len(figures), 0, -1), figures.items()):
+                bar.set_description(f"time {rule}")
+                until = time.monotonic() + (end - time.monotonic()) / left
+                found |= _time(subject, rule, until, ratio)
+                bar.update()
+    return {
+        "steps": STEPS,
+        "size": list(TIMED),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "samplers": figures,
+    }
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """The figures in a few lines."""
+    lines = [f"{figures['steps']} steps, AsynDM / the same rule synchronous:"]
+    for rule, found in figures["samplers"].items():
+        parts = [
+            f"operations ({key.rpartition('_')[2]}) {value:.4f}"
+            for key, value in found.items()
+            if key.startswith("operations")
+        ]
+        if "time_ratio" in found:
+            low, high = found["time_ratio_interval"]
+            parts.append(
+                f"time {found['time_ratio']:.3f} ({low:.3f} to {high:.3f}, {found['pairs']} pairs)"
+            )
+        lines.append(f"{rule}: {', '.join(parts)}")
+    return "\n".join(lines)
+
+
+def _operations(subject: Subject, rule: str, method: str) -> int:
+    with FlopCounterMode(display=False) as counter:
+        _RUNS[method](subject, rule)
+    return counter.get_total_flops()
+
+
+def _time(subject: Subject, rule: str, until: float, ratio: Ratio) -> dict[str, Any]:
+    methods = list(_RUNS)
+    for method in methods:  # warm up
+        _RUNS[method](subject, rule)
+    times: dict[str, list[float]] = {method: [] for method in methods}
+    while len(times["asyndm"]) < MAX_PAIRS:
+        begun = time.monotonic()
+        for method in methods:
+            start = time.perf_counter()
+            _RUNS[method](subject, rule)
+            times[method].append(time.perf_counter() - start)
+        methods.reverse()
+        now = time.monotonic()
+        if len(times["asyndm"]) >= MIN_PAIRS and now + (now - begun) > until:
+            break
+    value, interval = ratio(times["asyndm"], times["synchronous"])
+    return {"time_ratio": value, "time_ratio_interval": interval, "pairs": len(times["asyndm"])}
+
+
+def _sigmas(subject: Subject) -> Tensor:
+    every = (len(subject.sigmas) - 1) // STEPS
+    return torch.cat([subject.sigmas[:-1][::every][:STEPS], torch.zeros(1)])
+
+
+def _noise(subject: Subject) -> Callable[[Any, Any], Tensor]:
+    return lambda sigma, sigma_next: torch.randn_like(subject.x)
+
+
+@torch.no_grad()
+def _asyndm(subject: Subject, rule: str) -> Tensor:
+    """The whole run, entered and left as a host does."""
+    p = subject.parametrisation
+    director = Director(p, DynamicMasks(subject.capture, (CURVATURE,) * len(WORDS)))
+    sigmas = _sigmas(subject)
+    subject.director = director
+
+    def model(x: Tensor, sigma: Tensor) -> Tensor:
+        director.call.rows = subject.rows
+        return subject.denoise(x, director.call.pixel_time.sigma_map(), sigma)
+
+    with subject.attached("asyndm"):
+        return sample_asyndm(
+            model, subject.x * float(sigmas[0]), sigmas, disable=True,
+            director=director, rule=rule, noise_sampler=_noise(subject),
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def _synchronous(subject: Subject, rule: str) -> Tensor:
+    """The same rule; every noise level is one number, and nothing is in the network."""
+    stepper, sigmas = make_rule(rule), _sigmas(subject)
+    host, levels = sigmas.tolist(), sigmas.to(subject.device).view(-1, 1, 1, 1)
+    x = subject.x * host[0]
+    stepper.begin(host)
+    noise = _noise(subject)
+    for i in range(len(host) - 1):
+        now, after = levels[i : i + 1], levels[i + 1 : i + 2]
+
+        def draw(start: Any = None, end: Any = None) -> Tensor:
+            return noise(None, None)
+
+        def model_at(x: Tensor, between: Any, now=now, after=after) -> Tensor:
+            level = between(now, after)
+            return subject.denoise(x, level, level.flatten())
+
+        denoised = subject.denoise(x, now, now.flatten())
+        x = stepper.step(x, denoised, now, after, host[i], host[i + 1], draw, model_at)
+    return x
+
+
+_RUNS = {"synchronous": _synchronous, "asyndm": _asyndm}

@@ -1,0 +1,56 @@
+"""Write docs/samplers.md from docs/samplers.json; the file is written by a test run.
+
+``python tools/samplers_table.py``; what is measured: ``tests/hosts/test_host_samplers_table.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+HOSTS = ("A1111", "Forge", "Neo", "reForge")
+SCHEDULES = (
+    *("Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform", "KL Optimal", "Simple"),
+    "Beta",
+)
+NOT_RUN = "not run"
+HEAD = """# Samplers
+
+Written by `tools/samplers_table.py` from `samplers.json`, which a run of
+`tests/hosts/test_host_samplers_table.py` on the real host writes (`ASYNDM_TABLE`); nothing here is
+typed by hand. Every cell is the largest difference, in 1/255, of a picture ticked at k = 1e-9 (the
+general path: maps, tables, hooks) and the host's own sampler's, on a random model, 64x64, 5 steps.
+At most 1 is right. *has none*: the sampler has timesteps of its own and no schedule.
+"""
+
+
+def page(table: dict[str, Any]) -> str:
+    """The page of a table {host: {sampler: {schedule: value, "date", "version"}}}."""
+    parts = [HEAD]
+    names = sorted({row for rows in table.values() for row in rows}, key=str.casefold)
+    for host in HOSTS:
+        rows = table.get(host, {})
+        parts.append(f"## {host}\n")
+        if not rows:
+            parts.append("Not run.\n")
+            continue
+        parts.append(f"| Sampler | {' | '.join(SCHEDULES)} | Version | Date |")
+        parts.append("|" + "---|" * (len(SCHEDULES) + 3))
+        for name in names:
+            row = rows.get(name, {})
+            cells = [row.get(schedule, NOT_RUN) for schedule in SCHEDULES]
+            cells += [row.get("version", ""), row.get("date", "")]
+            parts.append("| " + " | ".join([name, *map(str, cells)]) + " |")
+        parts.append("")
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def main() -> None:
+    table = json.loads((DOCS / "samplers.json").read_text("utf-8"))
+    (DOCS / "samplers.md").write_text(page(table), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
