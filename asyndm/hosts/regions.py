@@ -6,7 +6,8 @@ prompt holds an object word. Two are read:
 
 - *Regional Prompter* (Attention and Latent; columns, rows and masks) keeps on its script what it
   divides by: ``aratios`` (rows of cells, as fractions) or ``regmasks``.
-- *Forge Couple* keeps its masks in the patches it gives the network, one a part of the prompt.
+- *Forge Couple* keeps its masks in the patches it gives the network, and on its script the parts of
+  the first image's prompt (``couples``), which it gives all images.
 """
 
 from __future__ import annotations
@@ -174,15 +175,14 @@ def regions_of(p: Any, prompts: Sequence[str], patches: Iterable[Any] = ()) -> R
     Raises:
         SettingsError: a regional prompter is on, and its regions cannot be read.
     """
-    for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
-        title = script.title() if callable(getattr(script, "title", None)) else ""
-        if title.strip().lower() == "regional prompter" and getattr(script, "active", False):
-            return Regions(REGIONAL_PROMPTER, _prompters(script, prompts))
+    script = _script_of(p, REGIONAL_PROMPTER)
+    if getattr(script, "active", False):
+        return Regions(REGIONAL_PROMPTER, _prompters(script, prompts))
     for patch in patches:
         if "couple" in getattr(patch, "__module__", ""):
             masks = inspect.getclosurevars(inspect.unwrap(patch)).nonlocals.get("mask")
             if isinstance(masks, Tensor) and masks.ndim in (3, 4) and len(masks) > 1:
-                return Regions(FORGE_COUPLE, _couples(p, masks, prompts))
+                return Regions(FORGE_COUPLE, _couples(p, masks, len(prompts)))
     return None
 
 
@@ -230,39 +230,31 @@ def _prompters(script: Any, prompts: Sequence[str]) -> tuple[Region, ...]:
 # --- Forge Couple (Haoming02's) ---
 
 
-def _couples(p: Any, masks: Tensor, prompts: Sequence[str]) -> tuple[Region, ...]:
-    """Shares [N, H, W] of the parts: a pixel is the part's that has most of it there.
+def _couples(p: Any, masks: Tensor, images: int) -> tuple[Region, ...]:
+    """Weights [N, 1, H, W] of the parts: a pixel is the part's that has most of it there.
 
-    The first of the masks is an empty one, for what no part takes.
+    The first of the masks is an empty one. A background's line has weights everywhere and so no
+    pixel of its own where others lie above it.
     """
     shares = np.stack([_flat(mask) for mask in masks])
     shares = shares[1:] if not shares[0].any() else shares
     most = shares.argmax(0)
-    lines = [_lines(p, prompt, len(shares)) for prompt in prompts]
-    known = all(lines)
+    script = _script_of(p, FORGE_COUPLE)
+    parts = getattr(script, "couples", None)
+    known = isinstance(parts, list | tuple) and len(parts) == len(shares)
     return tuple(
-        Region(most == number, tuple(each[number] for each in lines) if known else ())
+        Region(most == number, (str(parts[number]),) * images if known else ())
         for number in range(len(shares))
         if (most == number).any()
     )
 
 
-def _lines(p: Any, prompt: str, parts: int) -> list[str]:
-    """The parts of a prompt in the order of the masks; [] where they do not fit."""
-    arguments = _arguments_of(p, FORGE_COUPLE)
-    words = [value for value in arguments if isinstance(value, str)]
-    separator = next((w for w in words if w.strip() and w.strip() in prompt and len(w) < 12), "\n")
-    lines = [line.strip() for line in prompt.split(separator.strip() or "\n") if line.strip()]
-    if "First Line" in words:  # the background, whose mask is the last one
-        lines = lines[1:] + lines[:1]
-    return lines if len(lines) == parts else []
-
-
-def _arguments_of(p: Any, title: str) -> Sequence[Any]:
+def _script_of(p: Any, title: str) -> Any:
     for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", ()):
-        if script.title().strip().lower() == title.lower():
-            return list(p.script_args)[script.args_from : script.args_to]
-    return []
+        said = script.title() if callable(getattr(script, "title", None)) else ""
+        if said.strip().lower() == title.lower():
+            return script
+    return None
 
 
 def _flat(mask: Any) -> np.ndarray:

@@ -28,7 +28,7 @@ class Row:
 
 
 @contextmanager
-def extension(title: str, arguments=(), change=lambda p: None, **state):
+def extension(title: str, change=lambda p: None, **state):
     """Another script that is always there, with what it keeps on itself."""
     from modules import scripts
 
@@ -48,9 +48,6 @@ def extension(title: str, arguments=(), change=lambda p: None, **state):
 
     def both(self, p, *given, **named):
         change(p)
-        if arguments:
-            made.args_from, made.args_to = len(p.script_args), len(p.script_args) + len(arguments)
-            p.script_args = [*p.script_args, *arguments]
         own(self, p, *given, **named)
 
     for runner in runners:

@@ -247,50 +247,57 @@ def patching(masks):
     return change
 
 
-def shares(*parts: np.ndarray, first: np.ndarray | None = None) -> torch.Tensor:
-    masks = np.stack([np.zeros((128, 128)) if first is None else first, *parts]).astype(float)
+def shares(*parts: np.ndarray) -> torch.Tensor:
+    """[N, 1, H, W] as its ``patch_unet`` makes them: an empty one first, normalised."""
+    masks = np.stack([np.zeros((128, 128)), *parts]).astype(float)[:, None]
     return torch.tensor(masks / masks.sum(0)).float()
 
 
 TILES = (part(0, 128, 0, 64) * 1.0, part(0, 128, 64, 128) * 1.0)
 
 
+BACKGROUND = np.full((128, 128), 0.5)
+LINES = ["a cat on grass", "a dog on sand"]
+
+
 @pytest.mark.parametrize(
-    "prompt, arguments, masks",
+    "couples, masks",
     [
-        ("a cat on grass\na dog on sand", (True, "Basic", "", "Horizontal"), shares(*TILES)),
-        (
-            "photo of animals\na cat on grass\na dog on sand",
-            (True, "Basic", "", "Horizontal", "First Line"),
-            shares(*TILES, np.full((128, 128), 0.5)),
-        ),
-        (
-            "a cat on grass\na dog on sand\nphoto of animals",
-            (True, "Basic", "", "Horizontal", "Last Line"),
-            shares(*TILES, np.full((128, 128), 0.5)),
-        ),
-        (
-            "a cat on grass SPLIT a dog on sand",
-            (True, "Advanced", "SPLIT", "Horizontal"),
-            shares(*TILES),
-        ),
+        (LINES, shares(*TILES)),
+        (["photo of animals", *LINES], shares(BACKGROUND, *TILES)),  # "First Line"
+        ([*LINES, "photo of animals"], shares(*TILES, BACKGROUND)),  # "Last Line"
+        # "Advanced": boxes of different weights, one above the other
+        (["a hill", *LINES], shares(0.2 + 0 * BACKGROUND, TILES[0] * 0.7, TILES[1])),
     ],
 )
-def test_forge_couples_masks_are_ready_masks(host, traces, prompt, arguments, masks):
+def test_forge_couples_masks_are_ready_masks(host, traces, couples, masks):
     if host.backend == "A1111":
         pytest.skip("AUTOMATIC1111 has no such patches")
     given = [{"mask": sent(TILES[0] > 0), "k": 0.9}, {"mask": sent(TILES[1] > 0), "k": 0.4}]
-    with extension("Forge Couple", arguments, patching(masks)):
+    prompt = "\n".join(couples)
+    with extension("Forge Couple", patching(masks), couples=couples):
         same = make(host, "txt2img", prompt=prompt, **ticked(masks=given))
         made = make(host, "txt2img", prompt=prompt, **ticked(objects="cat:0.9, dog:0.4"))
     assert np.array_equal(made.images[0], same.images[0]) and not note(made)
+
+
+def test_an_object_of_forge_couples_background_is_in_no_region(host, traces):
+    if host.backend == "A1111":
+        pytest.skip("AUTOMATIC1111 has no such patches")
+    couples = ["a cat", "grass", "a dog on sand"]
+    with extension("Forge Couple", patching(shares(BACKGROUND, *TILES)), couples=couples):
+        made = make(host, "txt2img", prompt="\n".join(couples), **ticked(objects="cat, dog"))
+        given = ticked(mask=sent(TILES[1] > 0))
+        same = make(host, "txt2img", prompt="\n".join(couples), **given)
+    assert np.array_equal(made.images[0], same.images[0])
+    assert "'cat' is in no region of Forge Couple; it steers nothing." in note(made)
 
 
 def test_masks_that_fit_no_lines_are_all_objects(host, traces):
     if host.backend == "A1111":
         pytest.skip("AUTOMATIC1111 has no such patches")
     masks = shares(part(0, 128, 0, 64), part(0, 128, 64, 100), part(0, 128, 100, 128))
-    with extension("Forge Couple", (True,), patching(masks)):
+    with extension("Forge Couple", patching(masks), couples=["a cat", "a dog"]):
         made = make(host, "txt2img", **ticked(curvature=0.8, objects="cat:0.2"))
         whole = sent(np.ones((128, 128), bool))
         same = make(host, "txt2img", **ticked(curvature=0.8, mask=whole))
@@ -315,7 +322,7 @@ def test_a_coupling_without_readable_masks_is_todays_line(host, traces):
         unet.set_model_attn2_output_patch(lambda out, options: 1.1 * out.chunk(2)[0])
         p.sd_model.forge_objects.unet = unet
 
-    with extension("Forge Couple", (True,), change):
+    with extension("Forge Couple", change):
         plain = make(host, "txt2img")
         made = make(host, "txt2img", **ticked(curvature=0.8))
     assert np.array_equal(plain.images[0], made.images[0]) and "regional" in note(made)
