@@ -65,7 +65,7 @@ class AsynDMScript(scripts.Script):
         ]
         # No setting: what pasted parameters tell of their prompt. Nobody sees it.
         self.found = gr.Textbox("", visible=False, elem_id=f"{prefix}_found")
-        self.ask, self.controls = asking_button(prefix), controls
+        self.ask, self.drawn = asking_button(prefix), controls
         self.infotext_fields.append(shims.PasteField(self.found, _pasted_found))
         # Send to img2img carries them; what is pasted from an image comes by its parameters.
         self.paste_field_names = [
@@ -101,8 +101,8 @@ class AsynDMScript(scripts.Script):
                 show_progress=False,
             )
             if self.prompt is not None:
-                objects = self.controls.components["objects"]
-                where = (self.ask, self.controls.tokens, self.prompt, objects, self.found)
+                objects = self.drawn.components["objects"]
+                where = (self.ask, self.drawn.tokens, self.prompt, objects, self.found)
                 wire_chips(*where, self.styles, shims.styled)
 
     def before_process(self, p, *arguments):

@@ -38,7 +38,7 @@ def _tab(gr, runner, tab, source):
     script.after_component(prompt, elem_id=f"{tab}_prompt")
     with gr.Row():
         with gr.Column():
-            made = script.ui(runner.is_img2img)
+            script.controls = made = script.ui(runner.is_img2img)  # a host keeps them there
         with gr.Column():
             gallery = gr.Gallery(elem_id=f"{tab}_gallery")
     script.after_component(gallery, elem_id=f"{tab}_gallery")

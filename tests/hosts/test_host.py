@@ -161,3 +161,28 @@ def test_a_second_pass_that_stays_synchronous_has_the_sampler_the_user_chose(hos
     finally:
         sd_samplers.create_sampler = create
     assert seen == ["AsynDM", "AsynDM", "AsynDM", "PLMS"]
+
+
+@pytest.mark.parametrize("tab", ["txt2img", "img2img"])
+def test_the_chips_are_wired_to_the_pages_prompt(host, tab):
+    """The host keeps what ui() gave as ``script.controls``, then tells of what it draws itself."""
+    import gradio as gr
+    from modules import scripts
+
+    (script,) = (
+        s for s in getattr(scripts, f"scripts_{tab}").alwayson_scripts if s.title() == "AsynDM"
+    )
+    before = dict(vars(script))
+    try:
+        with gr.Blocks() as page:
+            prompt = gr.Textbox(elem_id=f"{tab}_prompt")
+            script.after_component(prompt, elem_id=f"{tab}_prompt")
+            script.controls = script.ui(tab == "img2img")
+            gallery = gr.Gallery(elem_id=f"{tab}_gallery")
+            script.after_component(gallery, elem_id=f"{tab}_gallery")
+        (bar,) = (b for b in page.blocks.values() if b.elem_id == f"{tab}_asyndm_tokens")
+        events = page.get_config_file()["dependencies"]
+        assert [e for e in events if prompt._id in e["inputs"] and bar._id in e["outputs"]]
+    finally:
+        vars(script).clear()
+        vars(script).update(before)

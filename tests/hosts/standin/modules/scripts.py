@@ -62,6 +62,7 @@ class Script:
     args_from = args_to = 0
     infotext_fields: Sequence | None = None
     paste_field_names: Sequence[str] | None = None
+    controls: Sequence[Any] | None = None  # what ui() gave, kept by the host
 
     def title(self) -> str:
         raise NotImplementedError
@@ -138,6 +139,7 @@ class ScriptRunner:
                 except Exception:
                     logging.exception("error in the page of %s", script.filename)
                     controls = None
+                script.controls = controls
                 self.inputs += controls or []
                 script.args_to = len(self.inputs)
                 self.infotext_fields += script.infotext_fields or []
@@ -148,7 +150,7 @@ class ScriptRunner:
         values = [0] + [None] * (len(self.inputs) - 1)
         with gr.Blocks():
             for script in self.scripts:
-                controls = script.ui(self.is_img2img) or []
+                script.controls = controls = script.ui(self.is_img2img) or []
                 values[script.args_from : script.args_to] = [c.value for c in controls]
         return values
 
