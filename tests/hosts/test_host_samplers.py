@@ -11,7 +11,10 @@ from jobs import apart, make, ticked
 from asyndm.hosts.faces import EXCHANGED
 
 REAL = bool(os.environ.get("ASYNDM_WEBUI_DIR"))
-SCHEDULES = ("Automatic", "Karras", "Exponential", "KL Optimal")
+# A rule sees its levels only; every schedule is in the table of the real hosts.
+SCHEDULES = (
+    ("Automatic", "Karras", "Exponential", "KL Optimal") if REAL else ("Automatic", "Karras")
+)
 pytestmark = pytest.mark.parametrize("sampler", EXCHANGED)
 
 

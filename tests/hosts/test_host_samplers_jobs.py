@@ -26,7 +26,14 @@ def test_all_pairs_are_there():
     assert {cell[3] for cell in CELLS} == set(ENDINGS)
 
 
-@pytest.mark.parametrize(("sampler", "kind", "prompt", "ending"), CELLS)
+def cells():
+    """On the stand-in most of them are slow truth."""
+    quick = (*OTHERS, "PLMS")
+    marks = {name: () if REAL or name in quick else pytest.mark.slow for name in SAMPLERS}
+    return [pytest.param(*cell, marks=marks[cell[0]]) for cell in CELLS]
+
+
+@pytest.mark.parametrize(("sampler", "kind", "prompt", "ending"), cells())
 def test_nothing_is_left_behind(request, host, sampler, kind, prompt, ending):
     from modules import sd_samplers
 
