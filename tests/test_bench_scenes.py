@@ -97,6 +97,7 @@ def test_shards_make_up_the_whole_and_nothing_is_drawn_twice(tmp_path, untrained
     scenes.main(arguments(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_the_network_runs_in_the_precision_asked_for(tmp_path, untrained):
     seen = set()
     untrained.model.unet.conv_in.register_forward_hook(lambda m, a, out: seen.add(out.dtype))

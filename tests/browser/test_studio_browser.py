@@ -172,6 +172,7 @@ def test_type_tick_generate_and_see_three_images_and_the_strip(page, studio):
     assert outside == []
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_image_and_the_same_seed_the_same(page):
     write_prompt(page)
 
@@ -287,6 +288,7 @@ def test_bad_input_is_one_line_in_page_and_terminal(
     shot(page, f"5-bad-{begins.split(':')[0]}-{len(prompt)}")
 
 
+@pytest.mark.slow
 def test_a_mask_of_the_wrong_size_is_one_line_in_page_and_terminal(page, studio, tmp_path):
     Image.new("L", (96, 64), "white").save(tmp_path / "mask.png")
     write_prompt(page)

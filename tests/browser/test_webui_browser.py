@@ -176,7 +176,10 @@ def test_the_canvas_is_there_when_painted_is_chosen(served, chromium):
     shoot(page, "painting")
     source.filter(has_text="dynamic").click()
     place.wait_for(state="hidden")
-    page.locator("#txt2img_asyndm_preset label").filter(has_text="edit").click()
+    presets = page.locator("#txt2img_asyndm_preset label")
+    presets.filter(has_text="default").locator("input:checked").wait_for(state="attached")
+    page.wait_for_timeout(500)  # Gradio drops an event whose listener is still answering
+    presets.filter(has_text="edit").click()
     place.wait_for(state="visible")  # also where a preset or pasted parameters chose it
     page.close()
 
