@@ -162,7 +162,7 @@ class AsynDMScript(scripts.Script):
                 processed.infotexts.append(processed.infotext(p, index))
             if plan.settings.save_masks:
                 with saving.as_image(p, index):
-                    shims.images.save_image(
+                    shims.save_image(
                         picture,
                         basename="",
                         seed=processed.all_seeds[index],

@@ -36,6 +36,13 @@ except ImportError:
     image_from_url_text = None
 
 
+def save_image(*arguments: Any, **named: Any) -> None:
+    """The host's own, as it is now: other extensions exchange it. Nothing where there is none."""
+    save = getattr(images, "save_image", None)
+    if save is not None:
+        save(*arguments, **named)
+
+
 def painting_canvas() -> Callable[..., Any] | None:
     """The host's own canvas to paint on (``ForgeCanvas``); None where it has none of use."""
     if asked.CANVAS.missing():
