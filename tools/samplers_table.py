@@ -6,8 +6,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import tables  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HOSTS = ("A1111", "Forge", "Neo", "reForge")
@@ -15,7 +20,7 @@ SCHEDULES = (
     *("Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform", "KL Optimal", "Simple"),
     "Beta",
 )
-NOT_RUN = "not run"
+NOT_RUN = tables.NOT_RUN
 HEAD = """# Samplers
 
 Written by `tools/samplers_table.py` from `samplers.json`, which a run of
@@ -28,23 +33,7 @@ At most 1 is right. *has none*: the sampler has timesteps of its own and no sche
 
 def page(table: dict[str, Any]) -> str:
     """The page of a table {host: {sampler: {schedule: value, "date", "version"}}}."""
-    parts = [HEAD]
-    names = sorted({row for rows in table.values() for row in rows}, key=str.casefold)
-    for host in HOSTS:
-        rows = table.get(host, {})
-        parts.append(f"## {host}\n")
-        if not rows:
-            parts.append("Not run.\n")
-            continue
-        parts.append(f"| Sampler | {' | '.join(SCHEDULES)} | Version | Date |")
-        parts.append("|" + "---|" * (len(SCHEDULES) + 3))
-        for name in names:
-            row = rows.get(name, {})
-            cells = [row.get(schedule, NOT_RUN) for schedule in SCHEDULES]
-            cells += [row.get("version", ""), row.get("date", "")]
-            parts.append("| " + " | ".join([name, *map(str, cells)]) + " |")
-        parts.append("")
-    return "\n".join(parts).rstrip() + "\n"
+    return tables.page(HEAD, "Sampler", SCHEDULES, HOSTS, table)
 
 
 def main() -> None:

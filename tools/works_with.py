@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import tables  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HOSTS = ("A1111", "Forge", "Neo", "reForge", "Classic")
 CELLS = ("plain", "ticked", "masks")
-NOT_RUN = "not run"
+NOT_RUN = tables.NOT_RUN
 HEAD = """# What works with what
 
 Written by `tools/works_with.py` from `works-with.json`, which a run of
@@ -28,31 +33,7 @@ typed by hand. Every cell is the largest difference of two pictures, in 1/255, o
 
 def page(table: dict[str, Any]) -> str:
     """The page of a table {host: {row: {cell: value, "date", "version"}}}."""
-    parts = [HEAD]
-    names = sorted({row for rows in table.values() for row in rows}, key=str.casefold)
-    for host in HOSTS:
-        rows = table.get(host, {})
-        parts.append(f"## {host}\n")
-        if not rows:
-            parts.append("Not run.\n")
-            continue
-        parts.append("| Job | plain | ticked | masks | Version | Date |")
-        parts.append("|---|---|---|---|---|---|")
-        for name in names:
-            row = rows.get(name)
-            if row is None:
-                cells = [NOT_RUN] * len(CELLS) + ["", ""]
-            else:
-                cells = [row.get(cell, NOT_RUN) for cell in CELLS]
-                ran = any(cell != NOT_RUN for cell in cells)
-                cells += [row["version"], row["date"]] if ran else ["", ""]
-            parts.append("| " + " | ".join([_safe(name), *map(_safe, cells)]) + " |")
-        parts.append("")
-    return "\n".join(parts).rstrip() + "\n"
-
-
-def _safe(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return tables.page(HEAD, "Job", CELLS, HOSTS, table)
 
 
 def main() -> None:
