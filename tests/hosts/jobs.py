@@ -17,6 +17,19 @@ def ticked(**settings) -> dict:
     return {"alwayson_scripts": {"AsynDM": {"args": [settings]}}}
 
 
+def note(made) -> str:
+    """The line that an image's parameters tell of AsynDM."""
+    return made.parameters.get("AsynDM note", "")
+
+
+def script_of(tab: str = "txt2img"):
+    """AsynDM's own script of a tab."""
+    from modules import scripts
+
+    runner = getattr(scripts, f"scripts_{tab}")
+    return next(s for s in runner.alwayson_scripts if s.title() == "AsynDM")
+
+
 def pasted(host, text: str, **changes):
     """The image of pasted parameters: by the API's own field, and in Forge, whose API fails at it,
     by what pasting puts into the script's controls."""
@@ -28,9 +41,8 @@ def pasted(host, text: str, **changes):
     from modules import scripts
     from modules.infotext_utils import parse_generation_parameters
 
-    runner = scripts.scripts_txt2img
-    script = next(s for s in runner.alwayson_scripts if s.title() == "AsynDM")
-    controls = runner.inputs[script.args_from : script.args_to]
+    script = script_of()
+    controls = scripts.scripts_txt2img.inputs[script.args_from : script.args_to]
     arguments = [control.value for control in controls]
     parameters = parse_generation_parameters(text)
     places = {control.elem_id: place for place, control in enumerate(controls)}

@@ -16,6 +16,7 @@ from jobs import (
     apart,
     make,
     request,
+    script_of,
     ticked,
 )
 
@@ -167,11 +168,8 @@ def test_a_second_pass_that_stays_synchronous_has_the_sampler_the_user_chose(hos
 def test_the_chips_are_wired_to_the_pages_prompt(host, tab):
     """The host keeps what ui() gave as ``script.controls``, then tells of what it draws itself."""
     import gradio as gr
-    from modules import scripts
 
-    (script,) = (
-        s for s in getattr(scripts, f"scripts_{tab}").alwayson_scripts if s.title() == "AsynDM"
-    )
+    script = script_of(tab)
     before = dict(vars(script))
     try:
         with gr.Blocks() as page:

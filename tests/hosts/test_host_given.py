@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from jobs import apart, make, painted, ticked
+from jobs import apart, make, note, painted, ticked
 from PIL import Image
 
 
@@ -43,10 +43,6 @@ def prompts(*texts: str):
         yield
     finally:
         type(script).before_process = before
-
-
-def note(made) -> str:
-    return made.parameters.get("AsynDM note", "")
 
 
 def test_a_mask_that_is_sent_is_used(host, traces):

@@ -8,20 +8,9 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from jobs import apart, make, painted, ticked
+from jobs import apart, make, note, painted, script_of, ticked
 
 TABS = ("txt2img", "img2img")
-
-
-def note(made) -> str:
-    return made.parameters.get("AsynDM note", "")
-
-
-def script_of(tab: str = "txt2img"):
-    from modules import scripts
-
-    runner = getattr(scripts, f"scripts_{tab}")
-    return next(s for s in runner.alwayson_scripts if s.title() == "AsynDM")
 
 
 @contextmanager

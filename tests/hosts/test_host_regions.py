@@ -11,7 +11,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from jobs import apart, make, painted, ticked
+from jobs import apart, make, note, painted, ticked
 from PIL import Image
 from prompters import Cell, Row, columns, divided, extension, prompter
 
@@ -34,10 +34,6 @@ def part(top: int, bottom: int, left: int, right: int) -> np.ndarray:
     mask = np.zeros((128, 128), bool)
     mask[top:bottom, left:right] = True
     return mask
-
-
-def note(made) -> str:
-    return made.parameters.get("AsynDM note", "")
 
 
 def comments(made) -> str:
