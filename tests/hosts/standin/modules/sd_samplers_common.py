@@ -120,3 +120,20 @@ class Sampler:
             told = "Eta" if self.eta_default else "Eta DDIM"
             p.extra_generation_params[told] = self.eta
         return {"eta": self.eta}
+
+    def call_func(
+        self, p: Any, x: Tensor, steps: int, conditions: tuple, extra: dict[str, Any]
+    ) -> Tensor:
+        """The sampling call itself, with what func takes besides."""
+        cond, uncond, image_cond = conditions
+        self.sampler_extra_args = {
+            "cond": cond, "image_cond": image_cond, "uncond": uncond, "cond_scale": p.cfg_scale,
+            "s_min_uncond": self.s_min_uncond,
+        }  # fmt: skip
+        return self.launch_sampling(
+            steps,
+            lambda: self.func(
+                self.model_wrap_cfg, x, extra_args=self.sampler_extra_args, disable=True,
+                callback=self.callback_state, **extra,
+            ),
+        )  # fmt: skip

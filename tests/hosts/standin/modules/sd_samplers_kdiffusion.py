@@ -152,15 +152,4 @@ class KDiffusionSampler(sd_samplers_common.Sampler):
             )
         if self.config.options.get("solver_type") == "heun":
             extra["solver_type"] = "heun"
-        cond, uncond, image_cond = conditions
-        self.sampler_extra_args = {
-            "cond": cond, "image_cond": image_cond, "uncond": uncond, "cond_scale": p.cfg_scale,
-            "s_min_uncond": self.s_min_uncond,
-        }  # fmt: skip
-        return self.launch_sampling(
-            steps,
-            lambda: self.func(
-                self.model_wrap_cfg, x, extra_args=self.sampler_extra_args, disable=True,
-                callback=self.callback_state, **extra,
-            ),
-        )  # fmt: skip
+        return self.call_func(p, x, steps, conditions, extra)

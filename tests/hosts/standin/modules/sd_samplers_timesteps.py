@@ -98,15 +98,4 @@ class CompVisSampler(sd_samplers_common.Sampler):
         if again and "is_img2img" in takes:
             extra["is_img2img"] = True
         self.last_latent = known
-        cond, uncond, image_cond = conditions
-        self.sampler_extra_args = {
-            "cond": cond, "image_cond": image_cond, "uncond": uncond, "cond_scale": p.cfg_scale,
-            "s_min_uncond": self.s_min_uncond,
-        }  # fmt: skip
-        return self.launch_sampling(
-            steps,
-            lambda: self.func(
-                self.model_wrap_cfg, x, extra_args=self.sampler_extra_args, disable=True,
-                callback=self.callback_state, **extra,
-            ),
-        )  # fmt: skip
+        return self.call_func(p, x, steps, conditions, extra)
