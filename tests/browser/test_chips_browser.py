@@ -18,14 +18,12 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 pytest.importorskip("playwright", reason="the browser test needs the extra 'dev'")
 
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from chrome import NEEDED  # noqa: E402
+from playwright.sync_api import Page, expect  # noqa: E402
 
 from asyndm.page import chips  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))
-from test_studio_browser import CHROMIUM  # noqa: E402
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+pytestmark = NEEDED
 PROMPT = "a (red:1.2) cat beside a <b>dog</b> and a teddy bear"
 TABS = ("txt2img", "img2img")
 
@@ -53,20 +51,9 @@ def url(tmp_path_factory) -> Iterator[str]:
     assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-        )
-        yield chromium
-        chromium.close()
-
-
 @pytest.fixture
-def page(url, browser) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 1400, "height": 1100})
+def page(url, chromium) -> Iterator[Page]:
+    page = chromium.new_page(viewport={"width": 1400, "height": 1100})
     page.set_default_timeout(40_000)
     expect.set_options(timeout=40_000)
     page.faults, page.asked = [], []

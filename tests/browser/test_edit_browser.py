@@ -9,7 +9,6 @@ from io import BytesIO
 from PIL import Image
 from playwright.sync_api import Page, expect
 from test_studio_browser import (  # noqa: F401
-    chromium,
     fill,
     generate,
     page,

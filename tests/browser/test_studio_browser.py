@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,23 +18,14 @@ import pytest
 pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 pytest.importorskip("playwright", reason="the browser test needs the extra 'dev'")
 
+from chrome import NEEDED  # noqa: E402
 from PIL import Image  # noqa: E402
-from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
+from playwright.sync_api import Page, expect  # noqa: E402
 
 from asyndm.scenes.model import WEIGHTS  # noqa: E402
 from asyndm.scenes.pipeline import ScenePipeline  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM") or next(
-    (
-        path
-        for name in ("chromium", "chromium-browser", "google-chrome")
-        if (path := shutil.which(name))
-    ),
-    None,
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium: install one or name it in CHROMIUM"
-)
+pytestmark = NEEDED
 PROMPT = "two red circles and a blue square on a lake at night"
 PATIENCE = 120_000  # milliseconds, for machines that do other work too
 
@@ -89,17 +79,6 @@ def studio(tmp_path_factory) -> Iterator[Studio]:
     running = Studio(tmp_path_factory.mktemp("studio"))
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

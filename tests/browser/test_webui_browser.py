@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,15 +20,15 @@ pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 pytest.importorskip("playwright", reason="the browser test needs the extra 'dev'")
 
 import gradio as gr  # noqa: E402
-from playwright.sync_api import Page, sync_playwright  # noqa: E402
+from chrome import NEEDED  # noqa: E402
+from playwright.sync_api import Page  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO / "tests" / "hosts"))
 from driver import missing  # noqa: E402
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install one or name it in CHROMIUM"),
+    NEEDED,
     pytest.mark.skipif(bool(missing()), reason=f"the stand-in of a WebUI needs {missing()}"),
 ]
 PROMPT = "a red cat beside a dog on a sofa"
@@ -86,17 +85,6 @@ def served(tmp_path_factory) -> Iterator[Served]:
     running = Served(tmp_path_factory.mktemp("webui"))
     yield running
     running.stop()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],
-        )
-        yield browser
-        browser.close()
 
 
 def opened(chromium, url: str, width: int = 1400, theme: str = "light", tab: str = "txt2img"):
