@@ -18,8 +18,8 @@ def test_every_rule_is_measured():
     figures = sampler_costs(paired_ratio, 0.1, tiny=True, progress=False)
     assert set(figures["samplers"]) == set(REGISTRY)
     for rule, found in figures["samplers"].items():
-        low, high = found["time_ratio_interval"]
-        assert low <= found["time_ratio"] <= high and found["pairs"] >= 3
+        low, high = found["time_ratio_interval_sd15"]
+        assert low <= found["time_ratio_sd15"] <= high and found["pairs_sd15"] >= 3
         assert 1 <= found["operations_ratio_sd15"] < 1.05  # narrow: the capture weighs more
         assert f"{rule}: operations" in describe(figures)
 

@@ -173,6 +173,12 @@ def test_a_missing_extra_is_one_line(monkeypatch, capsys, argv):
     assert error == f"asyndm: somelib is not installed; run: pip install 'asyndm[{argv[0]}]'\n"
 
 
+def test_a_device_that_is_not_there_is_one_line(capsys):
+    assert cli.main(["bench", "overhead", "--tiny", "--device", "cuda:99"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("--device: 'cuda:99' cannot be used") and len(error.splitlines()) == 1
+
+
 @pytest.mark.parametrize("argv", [[], ["bench"], ["paint"], ["bench", "speed"]])
 def test_an_unknown_command_is_one_line(capsys, argv):
     with pytest.raises(SystemExit) as stop:

@@ -6,9 +6,12 @@ attention, the masks and the clocks), and naive (time embedded for every pixel).
 
 - Time: synchronous and AsynDM steps alternate in one process, which of them first changes from
   pair to pair; the ratio is the geometric mean over the pairs, with a t interval on the logarithms.
-- Peak memory: each method in a fresh process, its largest resident size during one step; the
-  weights count, as they do for whoever runs out of memory. The growth in the step is given, too.
+- Peak memory: each method in a fresh process, its largest resident size during one step (on a GPU:
+  what torch's allocator held there); the weights count, as they do for whoever runs out of memory.
+  The growth in the step is given, too.
 - Operations: floating-point operations of matrix products and convolutions, counted, not measured.
+
+On a GPU (`--device cuda`) the network is in half precision, as hosts have it there.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asyndm.bench import sampler_cost
-from asyndm.bench.subject import METHODS, Subject
+from asyndm.bench.subject import METHODS, Subject, device_name
 from asyndm.core.schedule import Size
 
 SIZES = ((64, 64), (96, 64))  # latents of 512x512 and 768x512 pixels
@@ -58,6 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untimed", action="store_true", help="with --samplers: count operations alone"
     )
+    parser.add_argument(
+        "--device", default="cpu", help="where torch runs the network: cpu (default), cuda, cuda:1"
+    )
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
 
@@ -66,8 +72,12 @@ def main(args: argparse.Namespace) -> int:
     """Run the benchmark, or the one memory measurement a worker was started for."""
     if args.worker:
         method, height, width = args.worker
-        print(json.dumps(_measure_memory((int(height), int(width)), method, args.tiny)))
+        size = int(height), int(width)
+        print(json.dumps(_measure_memory(size, method, args.tiny, args.device)))
         return 0
+    if problem := _missing(args.device):
+        print(f"--device: {problem}", file=sys.stderr)
+        return 2
     if not args.minutes > 0:
         print("--minutes: give a number above 0.", file=sys.stderr)
         return 2
@@ -76,24 +86,27 @@ def main(args: argparse.Namespace) -> int:
         return 2
     if args.samplers:
         figures = sampler_cost.sampler_costs(
-            paired_ratio, args.minutes, args.tiny, timed=not args.untimed
+            paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
         )
         print(sampler_cost.describe(figures))
     else:
-        figures = overhead(minutes=args.minutes, tiny=args.tiny)
+        figures = overhead(minutes=args.minutes, tiny=args.tiny, device=args.device)
         print(describe(figures))
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return 0
 
 
-def overhead(minutes: float = 9.0, tiny: bool = False, progress: bool = True) -> dict[str, Any]:
+def overhead(
+    minutes: float = 9.0, tiny: bool = False, progress: bool = True, device: str = "cpu"
+) -> dict[str, Any]:
     """Measure everything at all sizes.
 
     Args:
         minutes: to aim for.
         tiny: a narrow network and small latents, to try the benchmark itself.
         progress: a progress bar on the error stream.
+        device: where torch runs the network.
 
     Returns:
         The figures. `time_ratio` (with `time_ratio_interval`), `peak_memory_ratio` and
@@ -115,7 +128,9 @@ def overhead(minutes: float = 9.0, tiny: bool = False, progress: bool = True) ->
         for size, method in jobs:
             bar.set_description(f"memory {method} {_name(size)}")
             figures = by_size[_name(size)]
-            figures.setdefault("memory", {})[method] = _memory_in_fresh_process(size, method, tiny)
+            figures.setdefault("memory", {})[method] = _memory_in_fresh_process(
+                size, method, tiny, device
+            )
             bar.update()
         for number, size in enumerate(sizes):
             bar.set_description(f"time {_name(size)}")
@@ -124,7 +139,7 @@ def overhead(minutes: float = 9.0, tiny: bool = False, progress: bool = True) ->
                 figures |= _ratios(key, {m: v[kind] for m, v in figures["memory"].items()})
             share = _cost(size) / sum(_cost(s) for s in sizes[number:])
             seconds = share * (end - time.monotonic())
-            figures |= measure_time(size, seconds, tiny, naive=size == sizes[0])
+            figures |= measure_time(size, seconds, tiny, size == sizes[0], device)
             bar.update()
     first = by_size[_name(sizes[0])]
     summary: dict[str, Any] = {}
@@ -139,15 +154,18 @@ def overhead(minutes: float = 9.0, tiny: bool = False, progress: bool = True) ->
         "network": first["network"] + (", tiny" if tiny else ", Stable Diffusion 1.5's size"),
         "rows": 2,
         "threads": torch.get_num_threads(),
+        "device": device_name(device),
         "torch": torch.__version__,
         "sizes": by_size,
     }
 
 
-def measure_time(size: Size, seconds: float, tiny: bool, naive: bool) -> dict[str, Any]:
+def measure_time(
+    size: Size, seconds: float, tiny: bool, naive: bool, device: str = "cpu"
+) -> dict[str, Any]:
     """Time alternating steps for about ``seconds``; the figures of one size."""
     end = time.monotonic() + seconds
-    subject = Subject(size, tiny)
+    subject = Subject(size, tiny, device)
     timesteps = subject.timesteps
     pair = ["synchronous", "asyndm"]
     for method in pair:  # warm up: allocator, kernels, caches
@@ -205,7 +223,10 @@ def count_operations(size: Size, method: str, tiny: bool) -> int:
 
 def describe(figures: dict[str, Any]) -> str:
     """The figures in a few lines."""
-    lines = [f"One sampling step, {figures['network']}, guidance, {figures['threads']} threads:"]
+    where = figures["device"]
+    if where == "cpu":
+        where += f", {figures['threads']} threads"
+    lines = [f"One sampling step, {figures['network']}, guidance, {where}:"]
     for name, size in figures["sizes"].items():
         low, high = size["time_ratio_interval"]
         lines.append(
@@ -226,8 +247,10 @@ def describe(figures: dict[str, Any]) -> str:
 def _timed(subject: Subject, method: str) -> float:
     subject.settle()
     with subject.attached(method):
+        subject.wait()
         begun = time.perf_counter()
         subject.step(method)
+        subject.wait()
         return time.perf_counter() - begun
 
 
@@ -245,7 +268,18 @@ def _ratios(key: str, values: dict[str, float]) -> dict[str, float]:
     return ratios | ({f"naive_{key}": values["naive"] / plain} if "naive" in values else {})
 
 
-def _memory_in_fresh_process(size: Size, method: str, tiny: bool) -> dict[str, int]:
+def _missing(device: str) -> str:
+    """Why nothing can be measured there; empty where it can."""
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        return f"{device!r} cannot be used: {str(error).splitlines()[0]}"
+    return ""
+
+
+def _memory_in_fresh_process(
+    size: Size, method: str, tiny: bool, device: str = "cpu"
+) -> dict[str, int]:
     """One step in a process of its own, so that nothing another method did counts.
 
     Raises:
@@ -253,6 +287,7 @@ def _memory_in_fresh_process(size: Size, method: str, tiny: bool) -> dict[str, i
     """
     command = [sys.executable, "-m", "asyndm.bench.overhead"]
     command += ["--worker", method, *map(str, size), *(["--tiny"] if tiny else [])]
+    command += ["--device", device]
     done = subprocess.run(command, cwd=_root(), capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -260,9 +295,16 @@ def _memory_in_fresh_process(size: Size, method: str, tiny: bool) -> dict[str, i
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def _measure_memory(size: Size, method: str, tiny: bool) -> dict[str, int]:
-    """Bytes: resident before the step, at its peak, and the difference."""
-    subject = Subject(size, tiny)
+def _measure_memory(size: Size, method: str, tiny: bool, device: str = "cpu") -> dict[str, int]:
+    """Bytes: held before the step, at its peak, and the difference."""
+    subject = Subject(size, tiny, device)
+    if subject.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(subject.device)
+        before = torch.cuda.memory_allocated(subject.device)
+        with subject.attached(method):
+            subject.step(method)
+        peak = torch.cuda.max_memory_allocated(subject.device)
+        return {"before": before, "peak": peak, "growth": peak - before}
     before = _resident("VmRSS")
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts afresh

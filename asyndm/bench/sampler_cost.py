@@ -4,7 +4,8 @@ For each rule a run of a few steps on a U-Net of real size with random weights a
 AsynDM (hooks, capture of attention, masks, clocks, maps of noise levels), and the same rule with
 plain numbers for noise levels on the plain network. Operations are counted on the meta device, at
 Stable Diffusion 1.5's shape and at SDXL's, whose time and label embeddings are joined in one table.
-Time: pairs of runs in one process that change their order, as in :mod:`asyndm.bench.overhead`.
+Time: pairs of runs in one process that change their order, as in :mod:`asyndm.bench.overhead`; on a
+CPU with small latents of Stable Diffusion 1.5, on a GPU both shapes at their own sizes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from asyndm.bench.subject import CURVATURE, WORDS, Subject
+from asyndm.bench.subject import CURVATURE, WORDS, Subject, device_name
 from asyndm.core.masks import DynamicMasks
 from asyndm.core.rules import REGISTRY, make_rule
 from asyndm.core.run import Director
@@ -27,13 +28,19 @@ from asyndm.core.schedule import Size
 
 STEPS = 5
 SIZE: dict[str, Size] = {"sd15": (64, 64), "sdxl": (128, 128)}
-TIMED: Size = (32, 32)  # small, so that what is beside the network weighs more
+# On a CPU small latents, so that what is beside the network weighs more.
+TIMED: dict[str, dict[str, Size]] = {"cpu": {"sd15": (32, 32)}, "cuda": SIZE}
 MIN_PAIRS, MAX_PAIRS = 3, 12
 Ratio = Callable[[list[float], list[float]], tuple[float, list[float]]]
 
 
 def sampler_costs(
-    ratio: Ratio, minutes: float, tiny: bool = False, timed: bool = True, progress: bool = True
+    ratio: Ratio,
+    minutes: float,
+    tiny: bool = False,
+    timed: bool = True,
+    progress: bool = True,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """The figures by rule.
 
@@ -43,11 +50,16 @@ def sampler_costs(
         tiny: a narrow network and small latents, to try the benchmark itself.
         timed: False = operations alone.
         progress: a progress bar on the error stream.
+        device: where torch runs the network.
     """
     end = time.monotonic() + 60 * minutes
     shapes = ("sd15",) if tiny else tuple(SIZE)
     figures: dict[str, Any] = {rule: {} for rule in REGISTRY}
-    with tqdm(total=len(figures) * (len(shapes) + timed), disable=not progress) as bar:
+    sizes = TIMED["cuda" if torch.device(device).type == "cuda" else "cpu"] if timed else {}
+    if tiny:
+        sizes = dict.fromkeys(sizes.keys() & {*shapes}, (16, 16))
+    runs = len(figures) * (len(shapes) + len(sizes))
+    with tqdm(total=runs, disable=not progress) as bar:
         for shape in shapes:
             subject = Subject((16, 16) if tiny else SIZE[shape], tiny, "meta", shape)
             known: dict[int, float] = {}  # rules multiply no matrices: their calls alone count
@@ -59,17 +71,21 @@ def sampler_costs(
                     known[calls] = counts["asyndm"] / counts["synchronous"]
                 found[f"operations_ratio_{shape}"] = known[calls]
                 bar.update()
-        if timed:
-            subject = Subject((16, 16) if tiny else TIMED, tiny)
-            for left, (rule, found) in zip(range(len(figures), 0, -1), figures.items()):
-                bar.set_description(f"time {rule}")
+        left = len(figures) * len(sizes)
+        for shape, size in sizes.items():
+            subject = Subject(size, tiny, device, shape)
+            for rule, found in figures.items():
+                bar.set_description(f"time {shape} {rule}")
                 until = time.monotonic() + (end - time.monotonic()) / left
-                found |= _time(subject, rule, until, ratio)
+                measured = _time(subject, rule, until, ratio)
+                found |= {f"{key}_{shape}": value for key, value in measured.items()}
+                left -= 1
                 bar.update()
     return {
         "steps": STEPS,
-        "size": list(TIMED),
+        "timed": {shape: list(size) for shape, size in sizes.items()},
         "threads": torch.get_num_threads(),
+        "device": device_name(device),
         "torch": torch.__version__,
         "samplers": figures,
     }
@@ -84,10 +100,11 @@ def describe(figures: dict[str, Any]) -> str:
             for key, value in found.items()
             if key.startswith("operations")
         ]
-        if "time_ratio" in found:
-            low, high = found["time_ratio_interval"]
+        for shape in figures["timed"]:
+            low, high = found[f"time_ratio_interval_{shape}"]
             parts.append(
-                f"time {found['time_ratio']:.3f} ({low:.3f} to {high:.3f}, {found['pairs']} pairs)"
+                f"time ({shape}) {found[f'time_ratio_{shape}']:.3f} "
+                f"({low:.3f} to {high:.3f}, {found[f'pairs_{shape}']} pairs)"
             )
         lines.append(f"{rule}: {', '.join(parts)}")
     return "\n".join(lines)
@@ -107,8 +124,10 @@ def _time(subject: Subject, rule: str, until: float, ratio: Ratio) -> dict[str, 
     while len(times["asyndm"]) < MAX_PAIRS:
         begun = time.monotonic()
         for method in methods:
+            subject.wait()
             start = time.perf_counter()
             _RUNS[method](subject, rule)
+            subject.wait()
             times[method].append(time.perf_counter() - start)
         methods.reverse()
         now = time.monotonic()

@@ -37,7 +37,8 @@ class Subject:
     Args:
         size: (H, W) of the latents.
         tiny: a narrow network, to try the benchmark itself.
-        device: "meta" counts operations without doing any.
+        device: where torch runs it, in half precision on a GPU as hosts do; "meta" counts
+            operations without doing any.
         shape: "sd15", or "sdxl": its blocks, and vectors of text and size beside the timestep.
     """
 
@@ -54,9 +55,14 @@ class Subject:
             }
         else:
             self.library, self.unet, width = build_unet(tiny, self.device)
+        self.dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        self.unet.to(self.dtype)
+        if "dtype" in vars(self.unet):  # ldm's casts its input to this
+            self.unet.dtype = self.dtype
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(1, 4, *size, generator=generator).to(self.device)
-        self.context = torch.randn(2, TOKENS, width, generator=generator).to(self.device)
+        self.context = torch.randn(2, TOKENS, width, generator=generator)
+        self.context = self.context.to(self.device, self.dtype)
         self.capture = AttentionCapture([[WORDS]])
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
         self.parametrisation = EpsParametrisation((1 - betas).cumprod(0))
@@ -130,8 +136,19 @@ class Subject:
             self.restart()
 
     def _network(self, x: Tensor, t: Tensor) -> Tensor:
-        output = self.unet(x, t, self.context, **self.more)
-        return output if isinstance(output, Tensor) else output.sample
+        output = self.unet(x.to(self.dtype), t, self.context, **self.more)
+        return (output if isinstance(output, Tensor) else output.sample).to(x.dtype)
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked for: a GPU works behind the program."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def device_name(device: str) -> str:
+    """For the figures: the GPU's own name, else the kind of device."""
+    kind = torch.device(device).type
+    return torch.cuda.get_device_name(device) if kind == "cuda" else kind
 
 
 def build_unet(tiny: bool, device: torch.device) -> tuple[str, nn.Module, int]:
