@@ -156,11 +156,16 @@ class SceneModel(nn.Module):
         pixels = self.autoencoder.decode(latents).clamp(-1, 1)
         return rearrange(((pixels + 1) * 127.5).round().to(torch.uint8), "b c h w -> b h w c").cpu()
 
-    def save(self, path: Path = WEIGHTS) -> None:
-        """Write the weights in half precision."""
+    def save(self, path: Path = WEIGHTS, autoencoder: bool = True) -> None:
+        """Write the weights in half precision.
+
+        Args:
+            autoencoder: False = the file is read with the shipped model's, so it lacks its own.
+        """
         tensors = {
             name: value.half().contiguous() if value.is_floating_point() else value
             for name, value in self.state_dict().items()
+            if autoencoder or not name.startswith("autoencoder.")
         }
         save_file(tensors, str(path))
 
@@ -175,6 +180,9 @@ class SceneModel(nn.Module):
             raise FileNotFoundError(f"weights: {path} is missing; reinstall or train it.")
         model = cls()
         tensors = load_file(str(path))
+        if not any(name.startswith("autoencoder.") for name in tensors):
+            shipped = load_file(str(WEIGHTS))
+            tensors |= {n: v for n, v in shipped.items() if n.startswith("autoencoder.")}
         model.load_state_dict(
             {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
         )

@@ -3,6 +3,10 @@
 Stages, each resumable from the folder: draw scenes, fit the encoder and encode them, train UNet
 and text encoder, train the decoder. The shipped weights took 173 minutes on two CPU cores.
 ``--export`` writes the averaged weights to the place the package loads them from.
+
+``--world beams`` draws the other world's scenes; with ``--start-from`` and ``--keep-autoencoder`` a
+trained model learns them with the autoencoder it has, and the exported file lacks it. On a GPU,
+where minutes are few, ``--snapshots N`` exports the average N times, to choose where to stop.
 """
 
 from __future__ import annotations
@@ -11,8 +15,10 @@ import argparse
 import copy
 import math
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +29,7 @@ from tqdm import tqdm
 
 from .model import WEIGHTS, Autoencoder, SceneModel, training_alphas
 from .text import COUPLINGS, token_ids, tokenize
-from .world import draw, sample_scene, sample_wish
+from .world import WORLDS, draw, sample_scene, sample_wish
 
 _CHUNK = 1000  # scenes drawn by one worker call
 DROP_PROMPT = 0.1  # for classifier-free guidance
@@ -37,25 +43,27 @@ class Corpus:
     tokens: np.ndarray
 
 
-def draw_chunk(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """``_CHUNK`` scenes and their tokens, from one seed."""
+def draw_chunk(seed: int, world: str = WORLDS[0]) -> tuple[np.ndarray, np.ndarray]:
+    """``_CHUNK`` scenes of a world and their tokens, from one seed."""
     rng = np.random.default_rng([2510, 4504, seed])
     pictures, tokens = [], []
     for _ in range(_CHUNK):
         wish = sample_wish(rng)
         coupling = COUPLINGS[rng.integers(len(COUPLINGS))]
-        pictures.append(np.asarray(draw(sample_scene(rng, wish, coupling))))
+        pictures.append(np.asarray(draw(sample_scene(rng, wish, coupling, world))))
         tokens.append(token_ids(tokenize(wish.prompt(), coupling)))
     return np.stack(pictures), np.array(tokens, np.int16)
 
 
-def load_corpus(folder: Path, scenes: int, workers: int) -> Corpus:
+def load_corpus(folder: Path, scenes: int, workers: int, world: str = WORLDS[0]) -> Corpus:
     """Draw the training scenes, or read those drawn before."""
-    path = folder / f"corpus_{scenes}.npz"
+    name = "corpus" if world == WORLDS[0] else f"corpus_{world}"
+    path = folder / f"{name}_{scenes}.npz"
     if not path.exists():
         seeds = range(math.ceil(scenes / _CHUNK))
         with ProcessPoolExecutor(workers) as pool:
-            chunks = list(tqdm(pool.map(draw_chunk, seeds), total=len(seeds), desc="drawing"))
+            drawing = pool.map(partial(draw_chunk, world=world), seeds)
+            chunks = list(tqdm(drawing, total=len(seeds), desc="drawing"))
         pictures, tokens = (np.concatenate(parts) for parts in zip(*chunks))
         np.savez(path, pictures=pictures, tokens=tokens)
     with np.load(path) as data:
@@ -128,9 +136,9 @@ def encode_corpus(
 
 def drop_prompts(ids: Tensor, generator: torch.Generator) -> Tensor:
     """Token ids [B, MAX_TOKENS] with some prompts emptied but for the context level."""
-    empty = torch.tensor(token_ids(tokenize(""))).repeat(len(ids), 1)
+    empty = torch.tensor(token_ids(tokenize("")), device=ids.device).repeat(len(ids), 1)
     empty[:, 0] = ids[:, 0]
-    dropped = torch.rand(len(ids), generator=generator) < DROP_PROMPT
+    dropped = torch.rand(len(ids), generator=generator, device=ids.device) < DROP_PROMPT
     return torch.where(dropped[:, None], empty, ids)
 
 
@@ -144,8 +152,15 @@ def train_diffusion(
     device: torch.device,
     compiled: bool,
     peak: float = 1e-3,
+    snapshot: Callable[[nn.ModuleList, int], None] | None = None,
+    snapshots: int = 1,
 ) -> SceneModel:
-    """v-prediction, uniform timesteps; returns the exponential average of the weights."""
+    """v-prediction, uniform timesteps; returns the exponential average of the weights.
+
+    Args:
+        snapshot: called ``snapshots - 1`` times on the way with (averaged text encoder and UNet,
+            number from 1), at equal times.
+    """
     path = folder / "diffusion.pt"
     parts = nn.ModuleList([model.text, model.unet])
     average = copy.deepcopy(parts).requires_grad_(False)
@@ -161,8 +176,11 @@ def train_diffusion(
         model.unet.to(memory_format=torch.channels_last)
     unet = torch.compile(model.unet) if compiled else model.unet
     alphas = training_alphas().to(device)
-    tokens = torch.from_numpy(corpus.tokens.astype(np.int64))
-    generator = torch.Generator().manual_seed(4504 + step)
+    # A GPU waits for nothing: all data and draws are there.
+    tokens = torch.from_numpy(corpus.tokens.astype(np.int64)).to(device)
+    latents = latents.to(device)
+    generator = torch.Generator(device).manual_seed(4504 + step)
+    taken = int(snapshots * spent / 60 / minutes)
 
     def save() -> None:
         torch.save(
@@ -177,16 +195,17 @@ def train_diffusion(
         )
 
     bar = tqdm(desc="diffusion", unit="step", initial=step, mininterval=10)
-    mean_loss, clock, saved = 0.0, time.monotonic(), time.monotonic()
+    mean_loss, clock, saved = torch.zeros((), device=device), time.monotonic(), time.monotonic()
     while spent < minutes * 60:
         for group in optimizer.param_groups:
             warm = min(1.0, (step + 1) / 150)
             group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak)
-        rows = torch.randint(len(latents), (batch,), generator=generator)
-        ids = drop_prompts(tokens[rows], generator).to(device)
-        clean = latents[rows].float().to(device)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        timestep = torch.randint(len(alphas), (batch,), generator=generator).to(device)
+        draw_from = {"generator": generator, "device": device}
+        rows = torch.randint(len(latents), (batch,), **draw_from)
+        ids = drop_prompts(tokens[rows], generator)
+        clean = latents[rows].float()
+        noise = torch.randn(clean.shape, **draw_from)
+        timestep = torch.randint(len(alphas), (batch,), **draw_from)
         signal = alphas[timestep].sqrt()[:, None, None, None]
         sigma = (1 - alphas[timestep]).sqrt()[:, None, None, None]
         with torch.autocast(device.type, torch.bfloat16):
@@ -204,8 +223,11 @@ def train_diffusion(
             )
         now = time.monotonic()
         spent, clock = spent + now - clock, now
-        mean_loss += (loss.item() - mean_loss) * max(0.01, 1 / step)
+        mean_loss += (loss.detach() - mean_loss) * max(0.01, 1 / step)
         bar.update()
+        if snapshot and taken + 1 < snapshots and spent >= 60 * minutes * (taken + 1) / snapshots:
+            taken += 1
+            snapshot(average, taken)
         if step % 20 == 0:
             bar.set_postfix(loss=f"{mean_loss:.4f}", minutes=f"{spent / 60:.1f}")
         if now - saved > 180:
@@ -246,18 +268,36 @@ def main() -> None:
         type=Path,
         help="exported weights to go on from, where no checkpoint is left",
     )
+    parser.add_argument("--world", choices=WORLDS, default=WORLDS[0])
+    parser.add_argument(
+        "--keep-autoencoder", action="store_true", help="the shipped one, and export without it"
+    )
+    parser.add_argument("--snapshots", type=int, default=1, help="exports in all, the last counts")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(2510)
-    corpus = load_corpus(args.folder, args.scenes, args.workers)
+    corpus = load_corpus(args.folder, args.scenes, args.workers, args.world)
     model = SceneModel().to(device)
     if args.start_from and not (args.folder / "diffusion.pt").exists():
         model.load_state_dict(SceneModel.load(args.start_from).state_dict())
         torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
         (args.folder / f"latents_{args.scenes}.pt").unlink(missing_ok=True)  # another encoder's
+    if args.keep_autoencoder:
+        model.autoencoder.load_state_dict(SceneModel.load().autoencoder.state_dict())
+        torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
+        torch.save(model.autoencoder.state_dict(), args.folder / "decoder.pt")
     autoencoder = fit_encoder(corpus, args.folder, device)
     latents = encode_corpus(corpus, autoencoder, args.folder, device)
+
+    def snapshot(average: nn.ModuleList, number: int) -> None:
+        stopped = SceneModel()
+        stopped.text.load_state_dict(average[0].state_dict())
+        stopped.unet.load_state_dict(average[1].state_dict())
+        stopped.autoencoder.load_state_dict(autoencoder.state_dict())
+        name = f"{args.export.stem}-{number}of{args.snapshots}.safetensors"
+        stopped.save(args.export.with_name(name), not args.keep_autoencoder)
+
     train_diffusion(
         model,
         corpus,
@@ -268,10 +308,12 @@ def main() -> None:
         device,
         args.compile,
         args.learning_rate,
+        snapshot,
+        args.snapshots,
     )
     train_decoder(autoencoder, corpus, args.folder, args.decoder_minutes, device)
     model.autoencoder.load_state_dict(autoencoder.state_dict())
-    model.cpu().save(args.export)
+    model.cpu().save(args.export, not args.keep_autoencoder)
     print(f"wrote {args.export}")
 
 

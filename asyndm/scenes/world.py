@@ -7,6 +7,11 @@ on a lake a reflection) for each object, and as many mountains as there are obje
 ``coupling`` is how much the background knows: with that probability it is drawn for the
 scene's own objects, otherwise for those of another, independent scene. So the backgrounds
 alone look the same at every coupling, and only what they tell about the objects changes.
+
+Of the two :data:`WORLDS` that is "shadows", where an object comes first and its shadow follows.
+In "beams" the background comes first: a pale beam of light falls from the sky to each object's
+foot, in its colour, so that number, order, place and colour can be read off before any object is
+there; and there are no mountains, shadows or reflections.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .text import COLOURS, MAX_OBJECTS, PLACES, RELATIONS, SHAPES, TIMES, Group, Wish
 
+WORLDS = ("shadows", "beams")
 SIZE = 64  # pixels a side
 _SCALE = 3  # supersampling for smooth edges
 PALETTE = {
@@ -45,6 +51,9 @@ _GROUND = {  # at the horizon, at the bottom
     "snow": ((236, 240, 246), (214, 222, 234)),
 }
 _TINT = {"day": (1.0, 1.0, 1.0), "sunset": (0.94, 0.82, 0.78), "night": (0.34, 0.38, 0.48)}
+_BEAM = {"day": 214, "sunset": 204, "night": 120}  # the grey that beams are tinted from
+_TINTED = 0.36  # of an object's colour in its beam: pale enough that nobody takes it for an object
+_BEAMS_APART = 9.0  # pixels
 _MOUNTAIN = {"day": (150, 162, 178), "sunset": (132, 112, 132), "night": (34, 38, 62)}
 
 
@@ -73,6 +82,7 @@ class Scene:
     place: str
     time: str
     seed: int  # of the picture's small accidents: clouds, ripples, grass
+    world: str = WORLDS[0]
 
 
 def holds_out(wish: Wish) -> bool:
@@ -119,11 +129,13 @@ def _any_wish(rng: np.random.Generator) -> Wish:
     return Wish(groups, relation, place, time)
 
 
-def sample_scene(rng: np.random.Generator, wish: Wish, coupling: float = 1.0) -> Scene:
+def sample_scene(
+    rng: np.random.Generator, wish: Wish, coupling: float = 1.0, world: str = WORLDS[0]
+) -> Scene:
     """A scene that fulfils ``wish``, its background coupled with probability ``coupling``."""
-    horizon, things = _lay_out(rng, wish)
+    horizon, things = _lay_out(rng, wish, world)
     coupled = rng.random() < coupling
-    other_horizon, others = _lay_out(rng, sample_wish(rng))
+    other_horizon, others = _lay_out(rng, sample_wish(rng), world)
     return Scene(
         things,
         things if coupled else others,
@@ -131,11 +143,13 @@ def sample_scene(rng: np.random.Generator, wish: Wish, coupling: float = 1.0) ->
         wish.place or str(rng.choice(list(PLACES))),
         wish.time or ("day" if rng.random() < 0.6 else str(rng.choice(list(TIMES)))),
         int(rng.integers(2**31)),
+        world,
     )
 
 
-def _lay_out(rng: np.random.Generator, wish: Wish) -> tuple[float, tuple[Thing, ...]]:
+def _lay_out(rng: np.random.Generator, wish: Wish, world: str) -> tuple[float, tuple[Thing, ...]]:
     """Places for all objects, apart from each other and on the ground below the horizon."""
+    between = _BEAMS_APART if world == "beams" else 0.0
     kinds = [(group.shape, group.colour) for group in wish.groups for _ in range(group.count)]
     base = {1: 21.0, 2: 18.5, 3: 16.5, 4: 15.0}[len(kinds)]
     while True:
@@ -153,7 +167,9 @@ def _lay_out(rng: np.random.Generator, wish: Wish) -> tuple[float, tuple[Thing, 
                     float(bottom - size / 2),
                     float(size),
                 )
-                if all(_apart(thing, other) for other in things):
+                if all(
+                    _apart(thing, other) and abs(thing.x - other.x) >= between for other in things
+                ):
                     things.append(thing)
                     break
             else:
@@ -186,7 +202,10 @@ def draw(scene: Scene) -> Image.Image:
     rng = np.random.default_rng(scene.seed)
     image = _landscape(scene, rng)
     for thing in sorted(scene.context, key=lambda thing: thing.bottom):
-        _draw_trace(image, scene, thing, rng)
+        if scene.world == "beams":
+            _draw_beam(image, scene, thing)
+        else:
+            _draw_trace(image, scene, thing, rng)
     for thing in sorted(scene.things, key=lambda thing: thing.bottom):
         _draw_thing(image, thing)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
@@ -213,6 +232,8 @@ def _landscape(scene: Scene, rng: np.random.Generator) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     pen = ImageDraw.Draw(image)
     _draw_sky(pen, scene, rng)
+    if scene.world == "beams":
+        return image
     _draw_mountains(pen, scene, rng)
     if scene.place == "lake":
         light = tuple(int(v) for v in np.minimum(far * 1.07 + 4, 255))
@@ -282,6 +303,19 @@ def _draw_trace(image: Image.Image, scene: Scene, thing: Thing, rng: np.random.G
     else:
         pen.ellipse([_up(x - half * 0.7, foot - 2.2), _up(x + half * 1.6, foot + 2.4)], fill=105)
         fill = (36, 40, 56)
+    image.paste(fill, mask=layer)
+
+
+def _draw_beam(image: Image.Image, scene: Scene, thing: Thing) -> None:
+    """A pale beam in the object's colour, from the top of the picture to its foot."""
+    layer = Image.new("L", image.size, 0)
+    pen = ImageDraw.Draw(layer)
+    x, foot = thing.x, thing.bottom
+    corners = [(x - 2.6, -1), (x + 2.6, -1), (x + 4.2, foot), (x - 4.2, foot)]
+    pen.polygon([_up(*corner) for corner in corners], fill=225)
+    pen.ellipse([_up(x - 6.5, foot - 2.2), _up(x + 6.5, foot + 3.0)], fill=225)
+    grey = _BEAM[scene.time]
+    fill = tuple(int((1 - _TINTED) * grey + _TINTED * v) for v in PALETTE[thing.colour])
     image.paste(fill, mask=layer)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from asyndm.scenes import mixed, train
-from asyndm.scenes.model import Autoencoder, SceneModel
+from asyndm.scenes.model import WEIGHTS, Autoencoder, SceneModel
+from asyndm.scenes.text import COUPLINGS
 from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 
@@ -104,3 +105,28 @@ def test_true_objects_are_where_they_were_drawn():
         assert cells[int(thing.y / 4), int(thing.x / 4)]
     covered = sum((thing.size / 4) ** 2 for thing in scene.things)
     assert 0.3 * covered < cells.sum() < 1.6 * covered
+
+
+def test_another_world_is_learned_with_the_shipped_autoencoder(monkeypatch, tmp_path):
+    """Exports on the way and at the end; they lack the autoencoder, and load with it."""
+    monkeypatch.setattr(train, "_CHUNK", 40)
+    export = tmp_path / "beams.safetensors"
+    argv = ["train", "--folder", str(tmp_path), "--scenes", "40", "--workers", "1"]
+    argv += ["--world", "beams", "--start-from", str(WEIGHTS), "--keep-autoencoder"]
+    argv += ["--minutes", "0.03", "--batch", "4", "--snapshots", "2", "--export", str(export)]
+    monkeypatch.setattr("sys.argv", argv)
+    train.main()
+    with np.load(tmp_path / "corpus_beams_40.npz") as corpus:
+        first = corpus["pictures"][0]
+    rng = np.random.default_rng([2510, 4504, 0])
+    wish = sample_wish(rng)
+    coupling = COUPLINGS[rng.integers(len(COUPLINGS))]
+    assert (first == np.asarray(draw(sample_scene(rng, wish, coupling, "beams")))).all()
+    shipped = SceneModel.load().state_dict()
+    for path in (tmp_path / "beams-1of2.safetensors", export):
+        assert path.stat().st_size < 5_700_000
+        model = SceneModel.load(path).state_dict()
+        for name, value in model.items():
+            if name.startswith("autoencoder."):
+                assert value.equal(shipped[name])
+        assert not model["unet.conv_in.weight"].equal(shipped["unet.conv_in.weight"])

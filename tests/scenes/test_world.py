@@ -1,5 +1,6 @@
 """The small world: prompts, scenes, and the checker that reads pictures back."""
 
+import colorsys
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from asyndm.scenes.text import (
 from asyndm.scenes.world import (
     HELD_OUT_COUNTS,
     HELD_OUT_PAIRS,
+    PALETTE,
     draw,
     holds_out,
     sample_scene,
@@ -95,6 +97,30 @@ def test_the_checker_reads_2000_rendered_scenes():
         picture = draw(sample_scene(rng, wish, COUPLINGS[number % 3]))
         right += check(picture, wish).right
     assert right >= 0.99 * 2000
+
+
+@given(seeds, st.sampled_from(COUPLINGS))
+def test_beams_tell_number_order_place_and_colour_and_are_no_objects(seed, coupling):
+    rng = np.random.default_rng(seed)
+    wish = sample_wish(rng, held_out=None)
+    scene = sample_scene(rng, wish, coupling, "beams")
+    empty = np.asarray(draw(without_things(scene)), float)
+    bare = np.asarray(draw(replace(scene, things=(), context=())), float)
+    assert not object_mask(empty).any()
+    assert check(draw(scene), wish).right
+    beams = np.abs(empty - bare).sum(-1) > 24
+    clear_sky = int(scene.horizon) - 2  # a row that no cloud, star or foot reaches
+    edges = np.diff(beams[clear_sky].astype(int), prepend=0, append=0)
+    starts, ends = (np.flatnonzero(edges == sign) for sign in (1, -1))
+    expected = sorted(scene.context, key=lambda thing: thing.x)
+    assert len(starts) == len(expected)
+    for start, end, thing in zip(starts, ends, expected, strict=True):
+        assert abs((start + end) / 2 - thing.x) < 1.2
+        tint = empty[clear_sky, (start + end) // 2]
+        hues = [colorsys.rgb_to_hsv(*tint / 255)[0]]
+        hues += [colorsys.rgb_to_hsv(*np.array(rgb) / 255)[0] for rgb in PALETTE.values()]
+        apart = np.abs(np.array(hues[1:]) - hues[0])
+        assert list(PALETTE)[np.minimum(apart, 1 - apart).argmin()] == thing.colour
 
 
 def test_the_checker_refuses_the_wrong_scene():
