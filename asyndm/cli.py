@@ -37,6 +37,17 @@ _HELP = {
     "soft": "masks between 0 and 1",
     "start": "masks steer from this fraction of the steps on",
     "end": "masks steer up to this fraction of the steps",
+    "guidance": "what makes one prediction of several, for all methods",
+    "perturbed_scale": "strength of seg, pag and tpg",
+    "seg_blur": "sigma of seg's blur; above 9999 the mean",
+    "cfgpp_lambda": "of cfg++, in place of --cfg",
+    "apg_eta": "share of the parallel part in apg",
+    "apg_momentum": "of apg",
+    "apg_norm": "norm limit of apg, 0 = none",
+    "interval_low": "guided only above this noise level",
+    "interval_high": "guided only up to this noise level, 0 = no end",
+    "zigzag": "fraction of the steps that zigzag (Z-Sampling)",
+    "zigzag_up": "guidance on a zigzag's way up",
     "rule": "the sampler",
     "schedule": "noise levels: uniform, karras, exponential, kl_optimal, ...",
     "eta": "noise of the ddpm rule, 0 to 1",
@@ -229,12 +240,17 @@ def _generate(args: argparse.Namespace) -> int:
 
     asked = {**_plain(request), **chosen.changed()}
     report: dict[str, Any] = {"asked": asked, "objects": result.matched, "verdicts": {}}
+    report["measured"] = {}
     for method, images in result.images.items():
         report["verdicts"][method] = [_plain(verdict) for verdict in result.verdicts[method]]
+        if result.measured:
+            report["measured"][method] = [_plain(each) for each in result.measured[method]]
         for index, image in enumerate(images):
             text = PngInfo()
             text.add_text("prompt", request.prompt)
-            text.add_text("asyndm", json.dumps({**asked, "method": method, "index": index}))
+            cost = _plain(result.measured[method][index]) if result.measured else {}
+            made = {**asked, "method": method, "index": index, **cost}
+            text.add_text("asyndm", json.dumps(made))
             path = args.out / f"{method}-{index}.png"
             (enlarge(image, args.size) if args.size else image).save(path, pnginfo=text)
             print(f"{path}: {result.verdicts[method][index].sentence}")

@@ -62,6 +62,17 @@ def test_the_png_text_tells_how_the_image_was_made(fake, tmp_path):
     assert told["curvature"] == 0.7 and told["seed"] == 4294967295 and told["method"] == "asyndm"
 
 
+def test_a_method_of_guidance_and_what_it_cost(tmp_path):
+    """With the real pipeline: counted rows and effective guidance stand in the picture."""
+    argv = ["generate", PROMPT, "--out", str(tmp_path), "--steps", "2", "--guidance", "pag"]
+    assert cli.main([*argv, "--methods", "synchronous", "--cfg", "3"]) == 0
+    with Image.open(tmp_path / "synchronous-0.png") as image:
+        told = json.loads(image.text["asyndm"])
+    assert told["guidance"] == "pag" and told["rows"] == 6 and 2 < told["w_eff"] < 4
+    report = json.loads((tmp_path / "verdicts.json").read_text())
+    assert report["measured"]["synchronous"] == [{"rows": 6, "w_eff": told["w_eff"]}]
+
+
 def test_every_field_is_an_option(fake, tmp_path):
     chosen = Settings(
         *(

@@ -259,6 +259,18 @@ class Director:
         finally:
             call.pixel_time, call.timestep_table, call.reading = before
 
+    @contextmanager
+    def again(self, now: PixelTime) -> Iterator[None]:
+        """Another network call at the noise levels the step started from; it steers nothing."""
+        call = self.call
+        before = call.pixel_time, call.timestep_table, call.reading
+        try:
+            call.reading = False
+            self._tell(now)
+            yield
+        finally:
+            call.pixel_time, call.timestep_table, call.reading = before
+
     def end(self) -> None:
         """Leave nothing behind but the history. Harmless when no run is in progress."""
         self.call.clear()

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm.core.passes import Pass
 from asyndm.core.rules import make_rule
-from asyndm.core.rules.base import Between, Draw
+from asyndm.core.rules.base import Between, Draw, Rule
 from asyndm.core.run import Director
 
 NoiseSampler = Callable[[Any, Any], Tensor]
@@ -29,7 +30,9 @@ def sample_asyndm(
     disable: bool | None = None,
     *,
     director: Director,
-    rule: str = "ddpm",
+    rule: str | Rule = "ddpm",
+    passes: Pass | None = None,
+    uncond: Callable[[], Tensor] | None = None,
     eta: float | None = None,
     s_noise: float | None = None,
     noise_sampler: NoiseSampler | None = None,
@@ -46,7 +49,9 @@ def sample_asyndm(
         disable: no progress bar.
         director: moves the clocks; left in a clean state after an exception, too.
         rule: one of :data:`asyndm.core.rules.REGISTRY`, which names their twins ("ddpm": Euler
-            ancestral).
+            ancestral); or a rule made for this run.
+        passes: more network calls ahead of a step, as in :mod:`asyndm.guidance.zigzag`.
+        uncond: the unconditional D of the last network call, for rules that renoise with it.
         eta, s_noise: of a rule that has them; None = as in its twin.
         options: of the rule, as in its twin: s_churn, s_tmin, s_tmax, solver_type, r, ...
         noise_sampler: (sigma, sigma_next) -> noise like x; called exactly when the twin calls it,
@@ -60,11 +65,15 @@ def sample_asyndm(
 
     Raises:
         NoiseSamplerMissing: the rule draws noise and no ``noise_sampler`` was given.
-        ValueError: an unknown rule, or noise levels that cannot be sampled.
+        ValueError: an unknown rule, noise levels that cannot be sampled, or a rule that needs
+            ``uncond`` without it.
     """
-    stepper = make_rule(
-        rule, eta=eta, s_noise=s_noise, flow=director.parametrisation.flow, **options
-    )
+    stepper = rule
+    if not isinstance(rule, Rule):
+        flow = director.parametrisation.flow
+        stepper = make_rule(rule, eta=eta, s_noise=s_noise, flow=flow, **options)
+    if stepper.needs_uncond and uncond is None:
+        raise ValueError(f"The rule {type(stepper).__name__} needs uncond=.")
     if stepper.draws_noise and noise_sampler is None:
         raise NoiseSamplerMissing(
             f"The rule {rule!r} draws noise: pass noise_sampler=, e.g. seeded_noise(x, seeds)."
@@ -73,8 +82,8 @@ def sample_asyndm(
     s_in = x.new_ones([x.shape[0]])
     dtype, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
 
-    def network(x: Tensor, sigma: Tensor) -> Tensor:
-        return model(x, sigma * s_in, **extra_args)
+    def network(x: Tensor, sigma: Tensor, **changed: Any) -> Tensor:
+        return model(x, sigma * s_in, **{**extra_args, **changed})
 
     with director.run(x, sigmas) as time:
         host = director.clock.scale.sigmas
@@ -108,6 +117,19 @@ def sample_asyndm(
                 with director.inside(now, between):
                     return network(inside.to(dtype), between(*ends)).to(wide)
 
+            if passes is not None:
+
+                def ask(again, scale=None, now=now, at=sigma_hat):
+                    more = {} if scale is None else {"cond_scale": scale}
+                    with director.again(now):
+                        return network(again.to(dtype), at, **more).to(wide)
+
+                x, denoised = passes(
+                    i, x.to(wide), denoised.to(wide), now.sigma_map(), time.sigma_map(),
+                    host[i + 1], ask,
+                )  # fmt: skip
+            if stepper.needs_uncond:
+                stepper.uncond = uncond().to(wide)
             x = stepper.step(
                 x.to(wide), denoised.to(wide), now.sigma_map(), time.sigma_map(),
                 host[i], host[i + 1], draw, model_at,

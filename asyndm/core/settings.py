@@ -16,10 +16,12 @@ MASK_SOURCES = ("dynamic", "fixed", "given")
 FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
 RULES = ("ddpm", "euler", "dpmpp_2m")
+GUIDANCES = ("cfg", "s-cfg", "seg", "pag", "tpg", "apg", "cfg++", "cfg++w")
+CLOCKS = ("asynchronous", "concave", "synchronous")
 # Settings that need a WebUI around them: inpainting, a second pass, a gallery.
 WEBUI_ONLY = (
     *("lead", "hires", "show_masks", "save_masks", "only_hires", "mask_invert", "mask_grow"),
-    *("mask_feather", "mask_colours", "adetailer"),
+    *("mask_feather", "mask_colours", "adetailer", "clock"),
 )
 # Settings that are yes or no, and those that are text, besides the choices.
 SWITCHES = (
@@ -34,6 +36,8 @@ CHOICES = {
     "mask_source": MASK_SOURCES,
     "first_step": FIRST_STEPS,
     "origin": ORIGINS,
+    "clock": CLOCKS,
+    "guidance": GUIDANCES,
 }
 RANGES = {
     "curvature": (0.0, 1.0),
@@ -45,6 +49,16 @@ RANGES = {
     "lead": (0.0, 1.0),
     "mask_grow": (-512.0, 512.0),
     "mask_feather": (0.0, 512.0),
+    "perturbed_scale": (0.0, 30.0),
+    "seg_blur": (0.0, 10_000.0),
+    "cfgpp_lambda": (0.0, 1.0),
+    "apg_eta": (0.0, 1.0),
+    "apg_momentum": (-1.0, 1.0),
+    "apg_norm": (0.0, 1000.0),
+    "interval_low": (0.0, 10_000.0),
+    "interval_high": (0.0, 10_000.0),
+    "zigzag": (0.0, 1.0),
+    "zigzag_up": (0.0, 30.0),
 }
 
 
@@ -83,6 +97,18 @@ class Settings:
     mask_feather: float = 0.0  # given masks: pixels over which the border fades
     mask_colours: str = ""  # given masks: one object a colour, "red=shark:0.7, #00f=bike"
     adetailer: bool = False  # WebUI: ADetailer's inner passes are asynchronous too
+    clock: str = "asynchronous"  # WebUI: or one for all pixels, the objects' or the host's
+    guidance: str = "cfg"  # what makes one prediction of several
+    perturbed_scale: float = 3.0  # seg, pag, tpg: g, away from the perturbed prediction
+    seg_blur: float = 10_000.0  # seg: sigma of the blurred queries; above 9999 their mean
+    cfgpp_lambda: float = 0.6  # cfg++: in place of the CFG scale
+    apg_eta: float = 0.0  # apg: share of what is parallel to the prediction
+    apg_momentum: float = -0.5  # apg: of the difference over the steps
+    apg_norm: float = 15.0  # apg: ceiling of the difference's norm, 0 = none
+    interval_low: float = 0.0  # guided only above this noise level
+    interval_high: float = 0.0  # and up to this one, 0 = no end
+    zigzag: float = 0.0  # share of the steps that zigzag
+    zigzag_up: float = 0.0  # guidance on a zigzag's way up
 
     def __post_init__(self) -> None:
         for name, said in SAID.items():

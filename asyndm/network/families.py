@@ -36,9 +36,18 @@ def attach(
     Raises:
         UnsupportedNetwork: no family knows it, it is compiled, or it cannot be steered by hooks.
     """
+    return family_of(unet)(unet, call, capture).attached()  # looks for compiled parts, too
+
+
+def family_of(unet: nn.Module) -> type[UNetHooks]:
+    """The hooks that know this network.
+
+    Raises:
+        UnsupportedNetwork: none do, or it is compiled.
+    """
     for family in FAMILIES:
         if family.matches(unet):
-            return family(unet, call, capture).attached()  # looks for compiled parts, too
+            return family
     check_hookable(unet)
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "

@@ -33,6 +33,14 @@ class Face:
     span: tuple[float, float, float] | None = None
     advanced: bool = False
     placeholder: str | None = None
+    folded: str | None = None  # the accordion it is in, besides "More"
+
+
+GUIDANCE = "Guidance"
+
+
+def _guiding(*words: str | None, **how: Any) -> Face:
+    return Face(*words, advanced=True, folded=GUIDANCE, **how)
 
 
 FACES = {
@@ -109,6 +117,42 @@ FACES = {
         "Needs asyndm_script among ADetailer's script names.",
         advanced=True,
     ),
+    "clock": _guiding(
+        "Clock",
+        "Synchronous leaves guidance alone; concave is one slow clock for all pixels.",
+    ),
+    "guidance": _guiding(
+        "Guidance method",
+        "CFG is the host's own. SEG, PAG and TPG take half as long again.",
+        choices={
+            "cfg": "CFG",
+            "s-cfg": "S-CFG",
+            "seg": "SEG",
+            "pag": "PAG",
+            "tpg": "TPG",
+            "apg": "APG",
+            "cfg++": "CFG++",
+            "cfg++w": "CFG++ by weight",
+        },
+    ),
+    "perturbed_scale": _guiding("Strength of SEG, PAG and TPG", span=(0, 10, 0.1)),
+    "seg_blur": _guiding(
+        "Blur of SEG", "Pixels of the attention; above 9999 the mean.", span=(0, 10000, 0.5)
+    ),
+    "cfgpp_lambda": _guiding("Lambda of CFG++", "In place of the CFG scale.", span=(0, 1, 0.05)),
+    "apg_eta": _guiding("Parallel part of APG", "1 = all of it, as in CFG.", span=(0, 1, 0.05)),
+    "apg_momentum": _guiding("Momentum of APG", span=(-1, 1, 0.05)),
+    "apg_norm": _guiding("Norm limit of APG", "0 = none.", span=(0, 100, 0.5)),
+    "interval_low": _guiding("Guided above this sigma", "0 = to the end.", span=(0, 15, 0.05)),
+    "interval_high": _guiding(
+        "Guided up to this sigma", "0 = from the beginning.", span=(0, 15, 0.05)
+    ),
+    "zigzag": _guiding(
+        "Zigzag steps",
+        "Z-Sampling: fraction of the steps, each of which takes two to three times as long.",
+        span=(0, 1, 0.05),
+    ),
+    "zigzag_up": _guiding("Guidance on a zigzag's way up", span=(0, 10, 0.1)),
 }
 STUDIO_FIELDS = tuple(name for name in FIELDS if name not in WEBUI_ONLY)
 # The values of a WebUI's accordion by position, for ever: API clients send them as a list. What
@@ -118,7 +162,9 @@ POSITIONAL = (
     *("enabled", "objects", "curve", "curvature", "threshold", "mask_source", "first_step"),
     *("origin", "smoothing", "soft", "start", "end", "lead", "hires", "show_masks", "save_masks"),
 )
-LATER = tuple(name for name in FIELDS if name not in (*POSITIONAL, "eta"))
+_GUIDING = tuple(name for name in FIELDS if FACES.get(name, Face("")).folded == GUIDANCE)
+# Guidance methods run in the engine and the studio alone as yet.
+LATER = tuple(name for name in FIELDS if name not in (*POSITIONAL, "eta", *_GUIDING))
 WEBUI_FIELDS = (*POSITIONAL, *LATER)
 
 
@@ -223,6 +269,11 @@ def build_controls(
             # The style sheet hides it: that also holds where the choice is a user's own default.
             with gr.Column(elem_classes="asyndm-painting"):
                 painted()
+        guiding = [name for name in fields if FACES.get(name, Face("")).folded == GUIDANCE]
+        if guiding:
+            with gr.Accordion(GUIDANCE, open=False, elem_id=f"{prefix}_guiding"):
+                for name in guiding:
+                    place(name)
         with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
             for name in fields:
                 place(name)

@@ -91,7 +91,7 @@ def make(
             except SettingsError as error:
                 errors.append(str(error))
                 request = dataclasses.replace(request, painted=None)
-        plain = dataclasses.replace(settings, enabled=False, objects="", mask_source="dynamic")
+        plain = Settings(eta=settings.eta)
         result = pipeline.generate(request, plain, ("synchronous",), progress)
     except (SettingsError, PromptError) as error:
         return Made(None, _once([*errors, str(error)]), [])
@@ -135,9 +135,12 @@ def tokens_view(pipeline: ScenePipeline, prompt: str, expression: str) -> str:
     return tokens_html(tokens, matched, unmatched, auto=not expression.strip())
 
 
-def verdict_html(method: str, verdict: Any | None) -> str:
-    """The checker's reading of one method's image."""
-    return card_html(METHODS[method], _METHOD_NOTES[method], verdict)
+def verdict_html(method: str, verdict: Any | None, measured: Any | None = None) -> str:
+    """The checker's reading of one method's image, and what it cost."""
+    what = _METHOD_NOTES[method]
+    if measured is not None:
+        what += f"; {html.escape(str(measured))}"
+    return card_html(METHODS[method], what, verdict)
 
 
 def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.Blocks:
@@ -341,7 +344,12 @@ def _show(result: Result | None) -> list[Any]:
     images = result.images if result else {}
     pictures = [enlarge(images[m][0], SHOWN_SIZE) if m in images else None for m in METHODS]
     verdicts = [
-        verdict_html(m, result.verdicts[m][0] if result and m in images else None) for m in METHODS
+        verdict_html(
+            m, *((v[m][0] if m in v else None) for v in (result.verdicts, result.measured))
+        )
+        if result
+        else verdict_html(m, None)
+        for m in METHODS
     ]
     film = film_strip(result.film) if result and result.film and result.film.masks else None
     last = {m: Held(images[m][0], result.request) for m in images if result.request}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,11 @@ from asyndm.core.sampling import sample_asyndm, seeded_noise
 from asyndm.core.settings import RULES, Settings, SettingsError, check_number, check_whole
 from asyndm.core.sigmas import SCHEDULES, make_sigmas
 from asyndm.core.words import ObjectWord, match_objects, objects_of
+from asyndm.guidance import Guide
+from asyndm.guidance import methods as ways
+from asyndm.guidance.denoiser import MethodDenoiser
+from asyndm.guidance.measure import Measured
 from asyndm.network import AttentionCapture, attach
-from asyndm.network.denoiser import GuidedDenoiser
 
 from .checker import Verdict, check, object_cells
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
@@ -123,6 +126,7 @@ class Result:
     film: Film | None
     notes: list[str]  # one line each, for the user
     request: Request | None = None  # what was asked for
+    measured: dict[str, list[Measured]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class Sampled:
     director: Director
     maps: Tensor | None  # attention averaged over the run, where it was captured
     previews: list[Image.Image]
+    measured: list[Measured]  # of each image
 
 
 class Tokenizer:
@@ -187,8 +192,10 @@ class ScenePipeline:
 
         Raises:
             PromptError: a prompt the model cannot read.
-            SettingsError: object words that cannot be used, or a painted mask that is missing.
+            SettingsError: object words or guidance that cannot be used, or a painted mask that is
+                missing.
         """
+        ways.check(settings)
         wish = parse_prompt(request.prompt)
         tokens = self.tokenizer.tokens(request.prompt, request.coupling)
         objects = list(objects_of(request.prompt, settings.objects))
@@ -196,6 +203,7 @@ class ScenePipeline:
         notes = [
             f"objects: {word!r} is not in the prompt; it steers nothing." for word in unmatched
         ]
+        notes += ways.idle(settings)
         if settings.mask_source == "given" and "asyndm" in methods and request.painted is None:
             raise SettingsError(
                 "painted mask: it is missing; paint on the canvas or load a picture."
@@ -223,6 +231,7 @@ class ScenePipeline:
                 record=method == "asyndm",
                 report=report,
             )
+            result.measured[method] = sampled.measured
             pixels = self.model.decode_pixels(sampled.latents).numpy()
             result.images[method] = [Image.fromarray(picture) for picture in pixels]
             result.verdicts[method] = [check(picture, wish) for picture in pixels]
@@ -275,13 +284,14 @@ class ScenePipeline:
                 prompts,
                 seeds,
                 "synchronous",
-                settings,
+                replace(settings, **ways.PLAIN),
                 request,
                 keep_maps=True,
                 report=report and (lambda step, _: report(step, calls)),
-            ).maps
+            )
         curvatures = curvatures_of(prompts, objects, settings, request.coupling)
-        source = self._source(method, settings, request, capture, base, curvatures)
+        maps = base and base.maps
+        source = self._source(method, settings, request, capture, maps, curvatures)
         director = Director.from_settings(settings, self.parametrisation, source, record=record)
         average = MapAverage() if keep_maps else None
         previews: list[Image.Image] = []
@@ -308,20 +318,33 @@ class ScenePipeline:
             "uncond": self.encode([""] * len(prompts), request.coupling),
             "cond_scale": request.cfg,
         }
-        with hooked:
+        guide = Guide(
+            settings, self.parametrisation, director.call, len(prompts), request.steps,
+            still=method == "synchronous",
+        )  # fmt: skip
+        guide.begin(sigmas.tolist())
+        with hooked, guide.watching(self.model.unet):
             latents = sample_asyndm(
-                GuidedDenoiser(self.model.unet, self.parametrisation, director.call),
+                MethodDenoiser(self.model.unet, self.parametrisation, director.call, guide),
                 noise(None, None) * sigmas[0],
                 sigmas,
                 extra_args=conditions,
                 callback=after_call,
                 disable=True,
                 director=director,
-                rule=request.rule,
+                rule=guide.rule(request.rule, eta=settings.eta),
+                passes=guide.passes,
+                uncond=lambda: guide.uncond,
                 eta=settings.eta,
                 noise_sampler=noise,
             )
-        return Sampled(latents, director, average.read() if average else None, previews)
+        measured = guide.measured()
+        if base is not None:
+            measured = [
+                Measured(one.rows + other.rows, one.w_eff)
+                for one, other in zip(measured, base.measured)
+            ]
+        return Sampled(latents, director, average.read() if average else None, previews, measured)
 
     def encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
         return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
@@ -338,7 +361,10 @@ class ScenePipeline:
         if method == "synchronous":
             return GivenMasks(torch.zeros(1, 1, dtype=torch.bool), 0.0)
         if method == "concave":
-            return GivenMasks(torch.ones(1, 1, dtype=torch.bool), settings.curvature)
+            largest = settings.curvature
+            if settings.mask_source != "given":
+                largest = max(curvatures, default=largest)
+            return GivenMasks(torch.ones(1, 1, dtype=torch.bool), largest)
         if method == "oracle":
             return CallableMasks(self._seen_objects, [settings.curvature])
         if settings.mask_source == "given":

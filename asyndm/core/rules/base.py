@@ -46,9 +46,12 @@ class Rule:
     Attributes:
         draws_noise: it needs a noise sampler.
         calls: network calls a step, at most.
+        needs_uncond: it renoises with the unconditional prediction, which :attr:`uncond` holds.
     """
 
     draws_noise = False
+    needs_uncond = False
+    uncond: Tensor | None = None
     calls = 1
     s_noise = 1.0
 
