@@ -23,6 +23,7 @@ BENCHES = {
     "scenes": "prompt alignment on the embedded model",
     "repaint": "inpainting on the embedded model: seams and change outside the mask",
     "distortion": "a spoilt object redrawn on the embedded model",
+    "context": "what clearer context is worth to a checkpoint, by forward passes",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

@@ -1,0 +1,81 @@
+"""A diffusers U-Net as the context map asks it: pixels at two noise levels, without guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from torch import Tensor, nn
+
+from asyndm.core.masks import binary_masks
+from asyndm.core.parametrisation import Parametrisation
+from asyndm.core.run import NetworkCall
+from asyndm.core.schedule import PixelTime
+from asyndm.network.capture import AttentionCapture
+from asyndm.network.context_map import Predictor
+from asyndm.network.denoiser import GuidedDenoiser
+from asyndm.network.families import attach
+
+
+@contextmanager
+def predicting(
+    unet: nn.Module,
+    parametrisation: Parametrisation,
+    condition: Tensor,
+    capture: AttentionCapture | None = None,
+    *,
+    threshold: float = 1.0,
+    network_arguments: dict[str, Any] | None = None,
+    around: Callable[[nn.Module, NetworkCall], AbstractContextManager] | None = None,
+) -> Iterator[Predictor]:
+    """A diffusers U-Net as a :class:`Predictor`; hooks are gone behind the block.
+
+    Args:
+        unet: the network.
+        parametrisation: what it predicts.
+        condition: [B, tokens, width].
+        capture: the pictures' object words.
+        threshold: of the masks that attention gives.
+        network_arguments: passed on to the U-Net.
+        around: what else is to be done to the network meanwhile (levelled norms).
+    """
+    call = NetworkCall()
+    outer = nullcontext() if around is None else around(unet, call)
+    with outer, attach(unet, call, capture):
+        yield _Prediction(
+            GuidedDenoiser(unet, parametrisation, call),
+            condition,
+            capture,
+            threshold,
+            network_arguments,
+        )
+
+
+class _Prediction:
+    def __init__(self, denoiser, condition, capture, threshold, arguments) -> None:
+        self.denoiser, self.condition, self.capture = denoiser, condition, capture
+        self.threshold, self.arguments = threshold, arguments
+
+    def __call__(self, x: Tensor, time: PixelTime) -> Tensor:
+        call, parametrisation = self.denoiser.call, self.denoiser.parametrisation
+        call.pixel_time = time
+        call.timestep_table = parametrisation.timestep(time.sigma_table)
+        call.reading = time.uniform  # a run reads its masks at one level, or nearly
+        level = time.sigma_table[-1].expand(len(x))
+        return self.denoiser(
+            x,
+            level,
+            cond=self.condition,
+            uncond=self.condition,
+            cond_scale=1,
+            network_arguments=self.arguments,
+        )
+
+    def masks(self) -> Tensor | None:
+        return None if self.capture is None else union_of(self.capture.read(), self.threshold)
+
+
+def union_of(maps: Tensor, threshold: float = 1.0) -> Tensor:
+    """bool [B, gh, gw]: where any object's attention [B, O, gh, gw] is above the threshold."""
+    return binary_masks(maps, threshold).any(1)
