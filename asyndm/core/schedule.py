@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,11 +66,31 @@ def resample(cells: Tensor, size: Size) -> Tensor:
     """
     if tuple(cells.shape[-2:]) == tuple(size):
         return cells
-    rows, columns = (
-        _centres(wanted, there, cells.device)
-        for wanted, there in zip(size, cells.shape[-2:], strict=True)
-    )
-    return cells[:, rows[:, None], columns[None, :]]
+    return _read_at(cells, _cells_under(tuple(size), None, tuple(cells.shape[-2:]), cells.device))
+
+
+def _read_at(cells: Tensor, places: Tensor) -> Tensor:
+    """``cells`` [B, h, w] at numbered places [H, W]: [B, H, W]."""
+    read = cells.flatten(1).index_select(1, places.flatten())
+    return read.view(len(cells), *places.shape)
+
+
+@lru_cache(maxsize=64)
+def _cells_under(size: Size, latents: Size | None, grid: Size, device: torch.device) -> Tensor:
+    """The number of the grid cell under the centre of every pixel of ``size``, [*size] long.
+
+    Kept, since a run asks for the same few in every step, and a dozen small kernels each are what
+    a fast GPU would wait for.
+
+    Args:
+        latents: read through a picture of this size, see :meth:`PixelTime.index_at`.
+    """
+    with torch.inference_mode(False):  # a tensor made inside could never be trained through
+        sides = []
+        for axis in range(2):
+            at = _centres(size[axis], (latents or grid)[axis], device)
+            sides.append(at if latents is None else _centres(latents[axis], grid[axis], device)[at])
+        return sides[0][:, None] * grid[1] + sides[1]
 
 
 def _centres(count: int, of: int, device: torch.device) -> Tensor:
@@ -113,12 +134,11 @@ class PixelTime:
         A resolution samples the latents at its block centres, and a latent cell reads the grid
         cell over its centre; both are the identity where the sizes agree.
         """
-        latent_h, latent_w = self.size
-        grid_h, grid_w = self.grid
+        if (height, width) == self.grid == tuple(self.size):
+            return self.index
         device = self.index.device
-        rows = _centres(latent_h, grid_h, device)[_centres(height, latent_h, device)]
-        columns = _centres(latent_w, grid_w, device)[_centres(width, latent_w, device)]
-        return self.index[:, rows[:, None], columns[None, :]]
+        places = _cells_under((height, width), tuple(self.size), self.grid, device)
+        return _read_at(self.index, places)
 
     def with_region(self, region: Tensor, clock: float, scale: SigmaScale) -> PixelTime:
         """The same noise levels, but one clock for all of a region.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from asyndm.core.masks import NothingSeen
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.pile import Pile, no_autocast
 
 if TYPE_CHECKING:
     from asyndm.core.rows import Rows
@@ -64,14 +64,6 @@ def grid_for(height: int, width: int, grids: Iterable[Size]) -> Size:
     if fine:
         return min(fine, key=off(math.sqrt(height * width) / 4))
     return min(grids, key=off(NEAR))
-
-
-def _no_autocast(device: torch.device) -> AbstractContextManager:
-    """Plain float32 inside the block, also on devices that know no autocast."""
-    try:
-        return torch.autocast(device.type, enabled=False)
-    except RuntimeError:
-        return nullcontext()
 
 
 def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
@@ -131,6 +123,7 @@ class AttentionCapture:
         self._rows: Rows | None = None
         self._pending: dict[nn.Module, dict[str, Tensor]] = {}
         self._inside: dict[nn.Module, Size] = {}
+        self._left = 1  # layers to be read in the running forward
         self._reset()
 
     def aim(self, columns: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
@@ -195,7 +188,9 @@ class AttentionCapture:
     def begin(self, size: Size, rows: Rows) -> None:
         """A network forward with latents of ``size`` and these rows starts."""
         self.settle(size)
+        self._read_pile()  # of another call of this step
         self._level = self._choose(size)[1]
+        self._left = sum(layer.level == self._level for layer in self._layers)
         self._rows = rows if any(part >= 0 for part in rows.parts) else None
 
     def forget_pending(self) -> None:
@@ -233,22 +228,39 @@ class AttentionCapture:
         select, weight = self._plan(rows, k.shape[1], q.device)
         if weight is None:
             return
-        with _no_autocast(q.device):  # hosts run the network under it
-            q, k = q[select].float(), k[select].float()
-            q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
-            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-            shares = logits.softmax(dim=-1).mean(dim=1)  # [n, height * width, tokens]
-            maps = (shares @ weight).transpose(1, 2).unflatten(-1, (height, width))
+        self._grid = self._grid or (height, width)
+        conditional = [(i, p) for i, p in zip(rows.images, rows.parts) if p >= 0]
+        for image, part in conditional:
+            for number, tokens in enumerate(self.columns[image][part]):
+                self._counts[image][number] += bool(tokens)
+        q, k = q[select], k[select]
+        images = tuple(image for image, _ in conditional)
+        kind = (q.shape, k.shape, heads, height, width, images, id(weight))
+        if kind != self._kind:
+            self._read_pile()
+            self._pile, self._kind, self._weight = Pile(q, k, heads, self._left), kind, weight
+        self._pile.add(q, k)
+        if self._pile.full:
+            self._read_pile()
+
+    def _read_pile(self) -> None:
+        """Add the maps of the layers put aside."""
+        pile, kind, weight = self._pile, self._kind, self._weight
+        self._pile = self._kind = self._weight = None
+        if pile is None:
+            return
+        *_, height, width, images, _ = kind
+        with no_autocast(weight.device):
+            maps = (pile.shares() @ weight).transpose(1, 2).unflatten(-1, (height, width))
         if (height, width) != self._grid:
-            self._grid = self._grid or (height, width)
             maps = F.interpolate(maps, self._grid, mode="bilinear", align_corners=False)
         if self._sum is None:
             self._sum = maps.new_zeros(self.batch, self.objects, *self._grid)
-        conditional = [(i, p) for i, p in zip(rows.images, rows.parts) if p >= 0]
-        for row, (image, part) in enumerate(conditional):
-            self._sum[image] += maps[row]
-            for number, tokens in enumerate(self.columns[image][part]):
-                self._counts[image][number] += bool(tokens)
+        if images == tuple(range(self.batch)):
+            self._sum += maps
+        else:
+            for row, image in enumerate(images):
+                self._sum[image] += maps[row]
 
     def read(self) -> Tensor:
         """The maps since the last reading, mean over heads, layers and prompt parts; then afresh.
@@ -262,6 +274,7 @@ class AttentionCapture:
         Raises:
             NothingSeen: the network ran no conditional row since.
         """
+        self._read_pile()
         if self._sum is None:
             raise NothingSeen("No cross-attention was seen since the masks were last read.")
         counts = torch.tensor(self._counts, dtype=torch.float32)
@@ -272,6 +285,9 @@ class AttentionCapture:
 
     def _reset(self) -> None:
         self._sum: Tensor | None = None
+        self._pile: Pile | None = None  # seen, and not in the sum yet
+        self._kind: tuple | None = None  # what all layers of the pile share
+        self._weight: Tensor | None = None
         self._counts = [[0] * self.objects for _ in range(self.batch)]
 
     def _choose(self, size: Size) -> tuple[Size, int]:
@@ -304,6 +320,9 @@ class AttentionCapture:
                 del self._pending[layer.attention]
                 size = self._inside[layer.transformer]
                 self.record(pair["q"], pair["k"], layer.attention.heads, *size, self._rows)
+                self._left -= 1
+                if not self._left:  # nothing is kept for the larger levels to come
+                    self._read_pile()
 
         return hook
 

@@ -89,7 +89,10 @@ class TimestepField:
         index = self._rows_at(height, width)
         # Selecting from [C, table] leaves each channel's pixels side by side as the features have
         # them; it takes a third of the time of values[index] followed by a permutation.
-        pixels = values.t().contiguous().index_select(1, index.flatten())
+        channels = values.t()
+        if channels.device.type == "cpu":
+            channels = channels.contiguous()
+        pixels = channels.index_select(1, index.flatten())
         pixels = pixels.view(values.shape[1], *index.shape).transpose(0, 1)
         return pixels.expand(self.rows, -1, -1, -1)
 

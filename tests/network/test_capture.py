@@ -12,7 +12,14 @@ from networks import TOKENS, Case, diffusers_unet, ldm_unet
 from asyndm.core.masks import binary_masks
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
-from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, grid_for
+from asyndm.network import (
+    AttentionCapture,
+    RowsMismatch,
+    UnsupportedNetwork,
+    attach,
+    grid_for,
+    pile,
+)
 
 WORDS = [[2], [3, 4], []]  # positions of three objects; the third is not in this prompt
 COLUMNS = [[WORDS], [WORDS]]
@@ -92,6 +99,34 @@ def test_maps_are_the_explicit_softmax(case: Case) -> None:
         maps = capture.read()
         torch.testing.assert_close(maps, expected(seen, rows, grid), equal_nan=True)
         assert maps.dtype == torch.float32
+
+
+@pytest.mark.parametrize("logits", [1, 3 * 4 * 2 * 2 * 16 * TOKENS, 2**30], ids=["1", "3", "all"])
+def test_layers_read_together_are_the_layers_read_alone(monkeypatch, logits) -> None:
+    """However many fit; what a host does to its queries afterwards is not seen."""
+    torch.manual_seed(0)
+    layers = [(torch.randn(4, 16, 32), torch.randn(4, TOKENS, 32)) for _ in range(8)]
+    rows = Rows.cond_then_uncond(2)
+    alone = torch.zeros(2, 3, 4, 4)
+    for q, k in layers:
+        capture = AttentionCapture(COLUMNS)
+        capture.record(q.clone(), k.clone(), 2, 4, 4, rows)
+        alone += capture.read() / len(layers)
+    monkeypatch.setattr(pile, "LOGITS_BYTES", logits)
+    capture = AttentionCapture(COLUMNS)
+    capture._left = len(layers)
+    for q, k in layers:
+        capture.record(q, k, 2, 4, 4, rows)
+        q *= 0.1
+        k.zero_()
+    torch.testing.assert_close(capture.read(), alone, equal_nan=True)
+
+
+def test_nothing_stays_aside_when_the_level_is_over(small: Case) -> None:
+    capture = AttentionCapture(COLUMNS)
+    with attach(small.unet, NetworkCall(rows=Rows.cond_then_uncond(2)), capture):
+        small(small.inputs(4), 300.0)
+        assert capture._pile is None and capture._sum is not None
 
 
 def test_maps_are_float32_where_the_host_autocasts() -> None:
