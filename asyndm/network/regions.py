@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asyndm.network.capture import CrossLayer, Size, _no_autocast
+from asyndm.network.capture import CrossLayer, Size
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.pile import no_autocast
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
@@ -149,7 +150,7 @@ class RegionReader:
             )
         if rows is None or not len(rows) == len(own) == len(cross):
             raise RowsMismatch(f"{len(cross)} rows of attention, but others of the network.")
-        with _no_autocast(own.device):
+        with no_autocast(own.device):
             once = own @ cross
             spread = (once + 3 * (own @ once)) / 4  # [rows, pixels, tokens]; S^2 is never formed
         maps = spread.transpose(1, 2).unflatten(-1, size)
@@ -198,7 +199,7 @@ def blur3(maps: Tensor) -> Tensor:
 
 def _shares(q: Tensor, k: Tensor, heads: int) -> Tensor:
     """Softmax of q k^T / sqrt(d) a head, mean of the heads: [rows, queries, keys] float32."""
-    with _no_autocast(q.device):
+    with no_autocast(q.device):
         q, k = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
         mean = None
         for head in range(heads):  # all at once would be heads times as much memory
