@@ -66,7 +66,13 @@ class Subject(Protocol):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument("--pictures", type=int, default=96, help="at least 32 to claim anything")
-    parser.add_argument("--source", choices=SOURCES, default=SOURCES[0], help="of the pictures")
+    parser.add_argument(
+        "--checkpoint",
+        help="of diffusers: a folder in its layout or a file (default: the embedded model)",
+    )
+    parser.add_argument(
+        "--source", choices=SOURCES, help="of pictures; default: rendered, made with --checkpoint"
+    )
     parser.add_argument("--folder", type=Path, help=f"of --source folder: {LAYOUT}")
     parser.add_argument("--prompts", type=Path, help="of --source made: one prompt a line")
     parser.add_argument("--objects", default="", help="object words; default: found in captions")
@@ -84,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help="of rendered scenes")
     parser.add_argument("--weights", type=Path, help="other weights of the embedded model")
     parser.add_argument("--steps", type=int, default=25, help="of pictures that are made")
-    parser.add_argument("--cfg", type=float, default=2.5, help="of pictures that are made")
+    parser.add_argument(
+        "--cfg", type=float, help="of pictures that are made; default: 2.5, 7.5 with --checkpoint"
+    )
+    parser.add_argument("--size", type=int, help="pixels a side, of --checkpoint")
     parser.add_argument("--batch", type=int, default=_BATCH, help="pictures a network call")
     parser.add_argument("--device", default="cpu", help="where torch runs the network: cpu, cuda")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
@@ -112,6 +121,7 @@ def main(args: argparse.Namespace) -> int:
             raise SettingsError(f"{path.parent} is no folder; make it first.")
     if args.threads:
         torch.set_num_threads(args.threads)
+    args.source = args.source or ("made" if args.checkpoint else "rendered")
     subject, setup = _subject(args)
     pictures = _pictures(args, subject).grown(args.grow)
     report = measure(
@@ -211,18 +221,26 @@ def _report(meter: ContextMeter) -> dict[str, Any]:
 
 def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
     """The model, and what tells its results from those of another."""
-    from . import context_scenes
+    device = check_device(args.device)
+    if args.checkpoint:
+        from . import context_checkpoint
 
-    if args.coupling not in COUPLINGS:
-        raise SettingsError(f"coupling: {args.coupling:g} is unknown; choose of 0, 0.5, 1.")
-    subject = context_scenes.load(args.weights, args.coupling, check_device(args.device))
+        if args.source == "rendered":
+            raise SettingsError("source: rendered scenes are the embedded model's; choose another.")
+        if args.size is not None:
+            check_whole("size", args.size, 8, 8192)
+        subject = context_checkpoint.load(args.checkpoint, args.size, device, args.precision)
+        setup = {"model": Path(args.checkpoint).name, "size": list(subject.size)}
+    else:
+        from . import context_scenes
+
+        if args.coupling not in COUPLINGS:
+            raise SettingsError(f"coupling: {args.coupling:g} is unknown; choose of 0, 0.5, 1.")
+        subject = context_scenes.load(args.weights, args.coupling, device)
+        weights = args.weights.name if args.weights else "shipped"
+        setup = {"model": f"embedded, {weights}", "coupling": args.coupling, "world": args.world}
     subject.objects = args.objects
-    weights = args.weights.name if args.weights else "shipped"
-    return subject, {
-        "model": f"embedded, {weights}",
-        "coupling": args.coupling,
-        "world": args.world,
-    }
+    return subject, setup
 
 
 def _pictures(args: argparse.Namespace, subject: Subject) -> PictureSet:
@@ -235,10 +253,12 @@ def _pictures(args: argparse.Namespace, subject: Subject) -> PictureSet:
         return PictureSet(subject.encode(found), masks, captions)
     if args.source == "rendered":
         return subject.rendered(args.pictures, args.world)
+    check_whole("steps", args.steps, 1, 1000)
     prompts = read_prompts(args.prompts) if args.prompts else subject.prompts(args.pictures)
     prompts = [prompts[number % len(prompts)] for number in range(args.pictures)]
     with tqdm(total=len(prompts), unit="picture") as bar:
-        return subject.made(prompts, args.steps, args.cfg, bar.update)
+        cfg = args.cfg if args.cfg is not None else 7.5 if args.checkpoint else 2.5
+        return subject.made(prompts, args.steps, check_number("cfg", cfg, 0, 30), bar.update)
 
 
 def check_device(name: str) -> str:

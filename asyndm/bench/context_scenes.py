@@ -98,7 +98,7 @@ class SceneSubject:
             self.unet,
             self.parametrisation,
             self.pipeline.encode(captions, self.coupling),
-            capture_of(captions, objects, self.coupling),
+            capture_of(captions, objects, self.coupling) if any(objects) else None,
             around=around,
         )
 

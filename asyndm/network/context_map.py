@@ -174,7 +174,8 @@ class ContextMeter:
         for name in (TRUE, *self.controls):
             for o, b in self._below() if name == TRUE else self._near():
                 if name == "attention":
-                    if read[o] is None:
+                    if read[o] is None:  # no words in this batch: nothing to say
+                        found[name, "objects", o, b] = torch.full((2, len(clean)), math.nan)
                         continue
                     slow, region, picture, alike = read[o], read[o] & mask, clean, plain
                 else:

@@ -1,0 +1,237 @@
+"""Checkpoints of diffusers, as AsynDM sees them: network, noise levels, words, latents.
+
+For people who use diffusers rather than a WebUI. One loader for all that works on such a checkpoint
+(``bench context``; whatever steers a pipeline takes a :class:`Checkpoint`, too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyndm.core.masks import MapAverage
+from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
+from asyndm.core.rows import Rows
+from asyndm.core.run import NetworkCall
+from asyndm.core.settings import SettingsError
+from asyndm.core.words import find_tokens, objects_of
+from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
+
+_FORMULAS = {"epsilon": EpsParametrisation, "v_prediction": VParametrisation}
+_LEAST_ALPHA = 4.8973451890853435e-08
+
+
+class Checkpoint:
+    """A text-to-image pipeline of the families of Stable Diffusion 1, 2 and XL.
+
+    Args:
+        pipe: diffusers' ``StableDiffusionPipeline`` or ``StableDiffusionXLPipeline``.
+
+    Attributes:
+        unet: its network.
+        parametrisation: what that predicts.
+        factor: pixels a latent cell, each way.
+
+    Raises:
+        UnsupportedNetwork: a pipeline that cannot be steered, in one line.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.unet = pipe, getattr(pipe, "unet", None)
+        name = type(pipe).__name__
+        if self.unet is None or not hasattr(pipe, "encode_prompt"):
+            raise UnsupportedNetwork(f"AsynDM does not know {name}: it has no U-Net and prompt.")
+        config = pipe.scheduler.config
+        prediction = config.get("prediction_type", "epsilon")
+        alphas = getattr(pipe.scheduler, "alphas_cumprod", None)
+        if prediction not in _FORMULAS or alphas is None:
+            raise UnsupportedNetwork(
+                f"The model predicts {prediction!r}; AsynDM knows {' and '.join(_FORMULAS)}."
+            )
+        if self.unet.config.in_channels != pipe.vae.config.latent_channels:
+            raise UnsupportedNetwork(
+                f"The network takes {self.unet.config.in_channels} channels for latents of "
+                f"{pipe.vae.config.latent_channels}: AsynDM steers text-to-image models."
+            )
+        # models without signal at the last timestep: what WebUIs take there instead of 0
+        alphas = torch.where(alphas > 0, alphas.double(), _LEAST_ALPHA)
+        try:
+            self.parametrisation: Parametrisation = _FORMULAS[prediction](alphas)
+        except ValueError as error:
+            raise UnsupportedNetwork(f"The model's noise levels are of no use: {error}") from None
+        attach(self.unet, NetworkCall())  # refuses what cannot be hooked, touches nothing
+        self.factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Checkpoint:
+        """From a folder in diffusers' layout, one file of a WebUI, or a name on the hub.
+
+        Args:
+            path: of it.
+            device: where the pipeline runs.
+            dtype: of its weights; the autoencoder's stay in float32, which SDXL's needs.
+
+        Raises:
+            SettingsError: nothing that can be loaded.
+            UnsupportedNetwork: as the class.
+        """
+        try:
+            from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
+
+            options = {"torch_dtype": dtype, "local_files_only": Path(path).exists()}
+            if Path(path).is_file():
+                pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
+            else:
+                pipe = AutoPipelineForText2Image.from_pretrained(str(path), **options)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:  # of many libraries' own kinds: files, hub, weights
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise SettingsError(
+                f"checkpoint: {path} cannot be loaded ({lines[0]:.120}); name a folder in "
+                "diffusers' layout, or a file of Stable Diffusion."
+            ) from error
+        if getattr(pipe, "safety_checker", None) is not None:
+            pipe.safety_checker = None  # it blackens pictures; here nobody is shown any
+        pipe.vae.to(torch.float32)
+        pipe.set_progress_bar_config(disable=True)
+        return cls(pipe.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels the model was trained at."""
+        side = self.unet.config.sample_size
+        height, width = side if isinstance(side, (list, tuple)) else (side, side)
+        return height * self.factor, width * self.factor
+
+    def tokens(self, prompt: str) -> list[str]:
+        """The pieces of a prompt as the text encoder sees them, start and end included."""
+        tokenizer = self.pipe.tokenizer
+        ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+        return tokenizer.convert_ids_to_tokens(ids)
+
+    def capture(self, prompts: Sequence[str], expression: str = "") -> AttentionCapture | None:
+        """Reads the attention of each prompt's objects; None where no prompt has any.
+
+        Args:
+            prompts: [B].
+            expression: the object words, "" = found in each prompt.
+
+        Raises:
+            SettingsError: an expression that cannot be read.
+        """
+        columns = []
+        for prompt in prompts:
+            tokens = self.tokens(prompt)
+            places = [find_tokens(w.text, tokens) for w in objects_of(prompt, expression)]
+            columns.append([at for place in places for at in place])
+        most = max(map(len, columns))
+        if not most:
+            return None
+        return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
+
+    @torch.no_grad()
+    def conditions(
+        self, prompts: Sequence[str], size: tuple[int, int] | None = None
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """What the network is told of prompts, without guidance.
+
+        Args:
+            prompts: [B].
+            size: (height, width) of the pictures, which SDXL is told; default: :attr:`size`.
+
+        Returns:
+            (contexts [B, tokens, width], the network's further arguments).
+        """
+        made = self.pipe.encode_prompt(
+            prompt=list(prompts),
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=False,
+        )
+        context, more = made[0], {}
+        if len(made) == 4:  # SDXL: pooled text, and the sizes it was trained to be told
+            height, width = size or self.size
+            told = torch.tensor([height, width, 0, 0, height, width], dtype=context.dtype)
+            more["added_cond_kwargs"] = {
+                "text_embeds": made[2],
+                "time_ids": told.expand(len(prompts), -1).to(self.device),
+            }
+        return context, more
+
+    @torch.no_grad()
+    def encode(self, pictures: np.ndarray) -> Tensor:
+        """uint8 [N, H, W, 3] -> latents [N, C, h, w] in the network's scale, on the CPU."""
+        vae = self.pipe.vae
+        latents = []
+        for picture in pictures:
+            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)
+            pixels = pixels.permute(2, 0, 1)[None].float() / 127.5 - 1
+            latents.append(vae.encode(pixels).latent_dist.mode() * vae.config.scaling_factor)
+        return torch.cat(latents).cpu()
+
+    @torch.no_grad()
+    def make(
+        self,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        steps: int = 25,
+        cfg: float = 7.5,
+        size: tuple[int, int] | None = None,
+        expression: str = "",
+        report: Callable[[int], None] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The pipeline's own pictures, and the attention of their objects over the whole run.
+
+        Args:
+            prompts, seeds: [B].
+            steps, cfg: of the pipeline's own sampler.
+            size: (height, width) in pixels.
+            expression: the object words.
+            report: called after each step with its number.
+
+        Returns:
+            (latents [B, C, h, w] in the network's scale, maps [B, O, gh, gw]), on the CPU.
+
+        Raises:
+            SettingsError: no prompt has an object.
+        """
+        capture = self.capture(prompts, expression)
+        if capture is None:
+            raise SettingsError(
+                f"objects: no object word is in {prompts[0]!r}; name some, or other prompts."
+            )
+        height, width = size or self.size
+        rows = Rows.uncond_then_cond if cfg > 1 else Rows.only_cond
+        call = NetworkCall(rows=rows(len(prompts), device=self.device))
+        average = MapAverage()
+
+        def after_step(pipe: Any, step: int, timestep: Any, values: dict) -> dict:
+            average.add(capture.read())
+            if report is not None:
+                report(step)
+            return values
+
+        with attach(self.unet, call, capture):
+            latents = self.pipe(
+                prompt=list(prompts),
+                generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
+                num_inference_steps=steps,
+                guidance_scale=cfg,
+                height=height,
+                width=width,
+                output_type="latent",
+                callback_on_step_end=after_step,
+            ).images
+        return latents.float().cpu(), average.read().float().cpu()
