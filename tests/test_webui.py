@@ -315,7 +315,7 @@ def test_an_axis_for_every_setting_once():
     grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[])
     xyz.add_axes(grid)
     xyz.add_axes(grid)
-    assert len(grid.axis_options) == len(ui.WEBUI_FIELDS) + 1  # and one for presets
+    assert len(grid.axis_options) == len(ui.WEBUI_FIELDS) + 2  # and for presets and methods
     assert len({option.label for option in grid.axis_options}) == len(grid.axis_options)
 
 
@@ -339,6 +339,37 @@ def test_an_axis_changes_its_own_cell_alone():
     with pytest.raises(RuntimeError, match="curvature"):
         options["curvature"].confirm(job, [0.2, 3.0])
     assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]
+
+
+def test_the_axis_of_methods_sets_clock_and_guidance():
+    grid = SimpleNamespace(AxisOption=AxisOption, axis_options=[])
+    xyz.add_axes(grid)
+    (axis,) = [option for option in grid.axis_options if option.label == "[AsynDM] Method"]
+    off = ui.values_of(Settings(), ui.POSITIONAL)
+    for name in axis.choices():
+        job = SimpleNamespace()
+        axis.apply(job, name, [name])
+        plan = webui.make_plan(off, "Euler a", getattr(job, xyz.ATTRIBUTE))
+        assert plan.on and not plan.notes
+        assert webui.is_plain(plan.settings) == (name == "CFG")
+        assert (plan.settings.clock == "asynchronous") == name.startswith("AsynDM")
+    axis.confirm(job, ["seg", "AsynDM + Z-Sampling"])
+    with pytest.raises(RuntimeError, match="method: 'SAG' is unknown; choose one of CFG"):
+        axis.confirm(job, ["SAG"])
+
+
+def test_one_clock_for_all_says_what_it_leaves_idle():
+    lines = webui.idle_settings(Settings(enabled=True, clock="concave", threshold=2.0, soft=True))
+    assert lines == ["clock: it is concave; threshold, soft: nothing is changed."]
+    lines = webui.idle_settings(Settings(enabled=True, clock="synchronous", curvature=0.9))
+    assert lines == ["clock: it is synchronous; curvature: nothing is changed."]
+
+
+def test_methods_that_exclude_each_other_are_refused_where_the_box_is_ticked_alone():
+    chosen = {"guidance": "cfg++", "zigzag": 0.5}
+    (note,) = webui.make_plan([chosen], "Euler a").notes
+    assert note.startswith("AsynDM: zigzag: cfg++ cannot zigzag")
+    assert not webui.make_plan([{**chosen, "enabled": False}], "Euler a").notes
 
 
 def test_the_preset_of_the_present_values_is_shown():

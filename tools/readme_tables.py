@@ -147,12 +147,97 @@ def distortion(report: dict) -> str:
     return f"{arms(report)}\n\n{says}. Right by way of spoiling: {ways}."
 
 
+# (name, source, how it differs from its paper here, and why) of every method of guidance
+GUIDANCE = {
+    "cfg": (
+        "CFG",
+        "the host's own",
+        "none",
+    ),
+    "s-cfg": (
+        "S-CFG",
+        "[2404.05384](https://arxiv.org/abs/2404.05384)",
+        "any size, not squares alone; attention is spread by (S + 3 S²) / 4, as the "
+        "authors' code does, not their formula; norms are taken of what the network says, "
+        "so that a slow region is not told by its clock; parts of an `AND` share one map of"
+        " regions",
+    ),
+    "seg": (
+        "SEG",
+        "[2408.00760](https://arxiv.org/abs/2408.00760)",
+        "any size: each side has its own kernel; the third prediction is a call of its own",
+    ),
+    "pag": (
+        "PAG",
+        "[2403.17377](https://arxiv.org/abs/2403.17377)",
+        "none: all self-attentions of the middle",
+    ),
+    "tpg": (
+        "TPG",
+        "[2506.10036](https://arxiv.org/abs/2506.10036)",
+        "all blocks on the way down; the order is the step's and the block's alone, the "
+        "same for all images, so that none depends on its batch",
+    ),
+    "apg": (
+        "APG",
+        "[2410.02416](https://arxiv.org/abs/2410.02416)",
+        "none known",
+    ),
+    "cfg++": (
+        "CFG++",
+        "[2406.08070](https://arxiv.org/abs/2406.08070)",
+        "each pixel is renoised at its own level; DPM++ 2M has AsynDM's cap; no negative "
+        "prompt of its own; flow models: renoised with the unconditional *noise*, w = λ (1 "
+        "- s') / (1 - s'/s)",
+    ),
+    "cfg++w": (
+        "CFG++ by weight",
+        "the same",
+        "CFG with w = λ / (1 - σ_down/σ) of the host's own step, for any sampler; one with "
+        "the form above where all pixels share a clock",
+    ),
+    "zigzag": (
+        "Z-Sampling",
+        "[2412.10891](https://arxiv.org/abs/2412.10891)",
+        "the inversion is exact, where the published one is an index off in its own library"
+        " version; zigzags add no noise; w is the host's; g2 = 0 needs no row with the "
+        "prompt (hosts run it all the same: 6 rows)",
+    ),
+}
+
+
+def guidance(report: dict) -> str:
+    """Every method: its rows and cost as counted, and how it differs from its paper."""
+    timed = any("time_ratio" in found["synchronous"] for found in report["methods"].values())
+    rows = []
+    for key, found in report["methods"].items():
+        name, source, differs = GUIDANCE[key]
+        alone, both = found["synchronous"], found["asynchronous"]
+        each = alone["rows"] / report["steps"]
+        cells = [name, source, number(each, 0 if each == int(each) else 1)]
+        cells.append(f"{alone['operations_ratio']:.3f}, {both['operations_ratio']:.3f}")
+        if timed:
+            cells.append(
+                ", ".join(
+                    "{:.3f} ({:.3f} to {:.3f})".format(
+                        one["time_ratio"], *one["time_ratio_interval"]
+                    )
+                    for one in (alone, both)
+                )
+            )
+        rows.append([*cells, differs])
+    head = ["method", "source", "rows a step", "operations, alone and with AsynDM"]
+    head += ["time, the same"] * timed
+    return table([*head, "differs from its paper"], rows)
+
+
 # mark in the README -> (file in docs, what is made of it)
 TABLES = {
     "repaint": ("repaint.json", repaint),
     "lead": ("repaint-lead.json", lead),
     "grid": ("repaint-grid.json", grid),
     "distortion": ("distortion.json", distortion),
+    "guidance": ("guidance.json", guidance),
 }
 
 

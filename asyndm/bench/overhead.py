@@ -32,7 +32,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from asyndm.bench import sampler_cost
+from asyndm.bench import guidance_cost, sampler_cost
 from asyndm.bench.subject import METHODS, Subject, device_name
 from asyndm.core.schedule import Size
 
@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of sizes: every sampler beside the same one synchronous, and SDXL's shape",
     )
     parser.add_argument(
-        "--untimed", action="store_true", help="with --samplers: count operations alone"
+        "--guidance", action="store_true", help="instead of sizes: every method of guidance"
+    )
+    parser.add_argument(
+        "--untimed",
+        action="store_true",
+        help="with --samplers or --guidance: count operations alone",
     )
     parser.add_argument(
         "--device", default="cpu", help="where torch runs the network: cpu (default), cuda, cuda:1"
@@ -89,6 +94,11 @@ def main(args: argparse.Namespace) -> int:
             paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
         )
         print(sampler_cost.describe(figures))
+    elif args.guidance:
+        figures = guidance_cost.guidance_costs(
+            paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
+        )
+        print(guidance_cost.describe(figures))
     else:
         figures = overhead(minutes=args.minutes, tiny=args.tiny, device=args.device)
         print(describe(figures))

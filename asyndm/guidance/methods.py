@@ -27,6 +27,33 @@ METHODS: dict[str, Callable[[Settings], Guidance]] = {
 assert tuple(METHODS) == GUIDANCES
 # What of the settings guides, at its default: plain CFG.
 PLAIN = {"guidance": "cfg", "zigzag": 0.0, "interval_low": 0.0, "interval_high": 0.0}
+# By the names of a plot's axis: what each sets of clock, guidance and zigzag.
+_LABELS = {
+    "S-CFG": "s-cfg", "SEG": "seg", "PAG": "pag", "TPG": "tpg", "APG": "apg", "CFG++": "cfg++",
+}  # fmt: skip
+READY: dict[str, dict[str, str | float]] = {
+    "CFG": {"clock": "synchronous", "guidance": "cfg", "zigzag": 0.0},
+    "Concave for all": {"clock": "concave", "guidance": "cfg", "zigzag": 0.0},
+    "AsynDM": {"clock": "asynchronous", "guidance": "cfg", "zigzag": 0.0},
+}
+for _clock, _before in (("synchronous", ""), ("asynchronous", "AsynDM + ")):
+    for _label, _name in _LABELS.items():
+        READY[_before + _label] = {"clock": _clock, "guidance": _name, "zigzag": 0.0}
+    READY[f"{_before}Z-Sampling"] = {"clock": _clock, "guidance": "cfg", "zigzag": 1.0}
+
+
+def ready(name: str) -> dict[str, str | float]:
+    """What a method of :data:`READY` sets.
+
+    Raises:
+        SettingsError: there is none of that name.
+    """
+    found = {each.lower(): each for each in READY}.get(str(name).strip().lower())
+    if found is None:
+        raise SettingsError(f"method: {name!r} is unknown; choose one of {', '.join(READY)}.")
+    return READY[found]
+
+
 _PERTURBED = ("seg", "pag", "tpg")
 # The methods that a strength is of.
 OWNERS = {

@@ -25,7 +25,9 @@ class Zigzag:
         up: guidance on the way up.
 
     Attributes:
-        upwards: a network call on the way up is in progress.
+        moving: within [0, 1], which pixels zigzag (what inpainting keeps does not); None = all.
+        asking: one of its network calls is in progress.
+        upwards: that call is on the way up.
     """
 
     def __init__(
@@ -33,7 +35,8 @@ class Zigzag:
     ) -> None:
         self.parametrisation, self.up = parametrisation, up
         self.steps = round(share * steps)
-        self.upwards = False
+        self.asking = self.upwards = False
+        self.moving: Tensor | None = None
 
     def __call__(
         self,
@@ -48,12 +51,15 @@ class Zigzag:
         if i >= self.steps or host_sigma_next <= 0:
             return x, denoised
         lower = euler_step(x, denoised, sigma, sigma_next)
-        self.upwards = True
         try:
+            self.asking = self.upwards = True
             upper = self.invert(lower, sigma_next, sigma, lambda shown: ask(shown, self.up))
-        finally:
             self.upwards = False
-        return upper, ask(upper)
+            if self.moving is not None:
+                upper = x + self.moving * (upper - x)
+            return upper, ask(upper)
+        finally:
+            self.asking = self.upwards = False
 
     def invert(self, x: Tensor, sigma: Tensor, sigma_up: Tensor, network) -> Tensor:
         """Latents at ``sigma_up`` from those at ``sigma``, both maps.

@@ -33,6 +33,9 @@ class A1111Run(HostRun):
         self._rows: Rows | None = None
         self._taken = 0  # rows of this step that network calls have had
         self._row_maps: dict[tuple, Rows] = {}
+        # Of this step: the rows and what the wrapper was called with.
+        self._calls: list[tuple[Rows, Tensor, Tensor, dict[str, Any]]] = []
+        self._again: Callable = _not_attached
         super().__init__(plan, job)
 
     @staticmethod
@@ -47,6 +50,15 @@ class A1111Run(HostRun):
             raise UnsupportedNetwork(
                 f"SD Unet {name!r} replaces the PyTorch network; set Settings > SD Unet to None."
             )
+        if self.guided and not hasattr(self.denoiser, "combine_denoised"):
+            raise UnsupportedNetwork("guidance: this WebUI's CFG cannot be entered.")
+        edits = getattr(shared.sd_model, "cond_stage_key", "") == "edit"
+        if (
+            self.guided
+            and edits
+            and getattr(self.denoiser, "image_cfg_scale", 1.0) not in (1, None)
+        ):
+            raise UnsupportedNetwork("guidance: InstructPix2Pix guides by the image, too.")
         if getattr(shared.sd_model, "is_sd3", False):
             raise UnsupportedNetwork("Stable Diffusion 3 is not supported yet.")
         check_caches(self.network())
@@ -80,6 +92,7 @@ class A1111Run(HostRun):
 
     def begin_step(self, params: Any) -> None:
         self._rows, self._taken = self._row_map(params.x.shape[0], params.x.device), 0
+        self._calls, self.ran_uncond = [], False
 
     def around_network(self) -> AbstractContextManager[None]:
         wrap = self.wrapper()
@@ -87,14 +100,25 @@ class A1111Run(HostRun):
 
     def _forward(self, wrap: Any, plain: Callable) -> Callable:
         """What stands in for the wrapper's ``forward``."""
-        if isinstance(self.job, TimestepCall):
-            return self._timestep_forward(wrap, plain)
+        timesteps = isinstance(self.job, TimestepCall)
+        self._again = again = (self._by_timesteps if timesteps else self._by_sigmas)(wrap, plain)
+
+        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:  # the host's names
+            rows = self._next_rows(input)
+            if self.guide is not None:
+                self._calls.append((rows, input, sigma, kwargs))
+                self.ran_uncond |= UNCONDITIONAL in rows.parts
+            return again(rows, input, sigma, **kwargs)
+
+        return forward
+
+    def _by_sigmas(self, wrap: Any, plain: Callable) -> Callable:
+        """The wrapper where it takes noise levels and answers with D."""
         parametrisation = _parametrisation_of(wrap)
         network = wrap.get_v if hasattr(wrap, "get_v") else wrap.get_eps
 
-        def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:  # the host's names
-            self.call.rows = rows = self._next_rows(input)
-            time = self.call.pixel_time
+        def forward(rows: Rows, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+            self.call.rows, time = rows, self.call.pixel_time
             if time is None:
                 return plain(input, sigma, **kwargs)
             level = time.sigma_map()[rows.image]
@@ -104,13 +128,12 @@ class A1111Run(HostRun):
 
         return forward
 
-    def _timestep_forward(self, wrap: Any, plain: Callable) -> Callable:
+    def _by_timesteps(self, wrap: Any, plain: Callable) -> Callable:
         """The same where it takes latents of constant variance and answers with the noise."""
         parametrisation = _parametrisation_of(wrap)
 
-        def forward(input: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:  # the host's names
-            self.call.rows = rows = self._next_rows(input)
-            time, host = self.call.pixel_time, self.job.level(self.calls)
+        def forward(rows: Rows, input: Tensor, timesteps: Tensor, **kwargs: Any) -> Tensor:
+            self.call.rows, time, host = rows, self.call.pixel_time, self.job.level(self.calls)
             if time is None:
                 return plain(input, timesteps, **kwargs)
             level = time.sigma_map()[rows.image]
@@ -121,6 +144,70 @@ class A1111Run(HostRun):
             return (x - parametrisation.denoised(x, output, level)) / host
 
         return forward
+
+    # --- guidance ---
+
+    def around_guidance(self) -> AbstractContextManager[None]:
+        return shadowed(self.denoiser, "combine_denoised", self._combine)
+
+    def _combine(
+        self, x_out: Tensor, conds_list: list, uncond: Any, cond_scale: float
+    ) -> Tensor:  # the host's names
+        """What stands in for the denoiser's ``combine_denoised``; AND keeps its weights."""
+        clean, level, x = x_out, None, None
+        if isinstance(self.job, TimestepCall):  # what it puts together is noise
+            level = self.job.level(self.calls)
+            x = self._latents_by_image() * (1 + level**2) ** 0.5
+            images = [i for i, parts in enumerate(conds_list) for _ in parts]
+            clean = x[images + list(range(len(x)))] - level * x_out
+        free = clean[-len(conds_list) :]
+
+        def put_together(rows: Tensor) -> Tensor:
+            made = free.clone()
+            for image, parts in enumerate(conds_list):
+                for row, weight in parts:
+                    made[image] += (rows[row] - free[image]) * weight
+            return made
+
+        perturbed = None
+        if self.guide.wants(cond_scale).perturbed:
+            with self.guide.perturbing():
+                perturbed = put_together(self._perturbed(x, level, conds_list))
+        denoised = self.guide.combine(
+            put_together(clean), free if self.ran_uncond else None,
+            self.call.pixel_time.sigma_map(), cond_scale, perturbed,
+        )  # fmt: skip
+        return denoised if level is None else (x - denoised) / level
+
+    def _perturbed(self, x: Tensor | None, level: float | None, conds_list: list) -> Tensor:
+        """D of this step's conditional rows, called for once more."""
+        made = []
+        for rows, input, sigma, kwargs in self._calls:
+            chosen = [row for row, part in enumerate(rows.parts) if part != UNCONDITIONAL]
+            if not chosen:
+                continue
+            some = Rows.of(
+                [rows.images[row] for row in chosen],
+                [rows.parts[row] for row in chosen],
+                input.device,
+            )
+            given = {name: _rows_of(value, chosen, len(rows)) for name, value in kwargs.items()}
+            made.append(self._again(some, input[chosen], sigma[chosen], **given))
+        made = torch.cat(made)
+        if level is None:
+            return made
+        return x[[i for i, parts in enumerate(conds_list) for _ in parts]] - level * made
+
+    def _latents_by_image(self) -> Tensor:
+        """The latents of this step as the wrapper was given them, [B, C, H, W]."""
+        seen = {
+            image: input[row]
+            for rows, input, _, _ in self._calls
+            for row, image in enumerate(rows.images)
+        }
+        return torch.stack([seen[image] for image in range(self.batch)])
+
+    # --- rows ---
 
     def _next_rows(self, x: Tensor) -> Rows:
         """The host may cut a step's rows into several calls, one after the other."""
@@ -149,6 +236,19 @@ class A1111Run(HostRun):
                 device,
             )
         return self._row_maps[key]
+
+
+def _not_attached(*call: Any) -> Tensor:
+    raise RuntimeError("No network is attached.")
+
+
+def _rows_of(value: Any, rows: list[int], count: int) -> Any:
+    """Some rows of a host's conditioning, however deep its tensors lie."""
+    if isinstance(value, dict):
+        return {name: _rows_of(each, rows, count) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rows_of(each, rows, count) for each in value]
+    return value[rows] if isinstance(value, Tensor) and len(value) == count else value
 
 
 def _parametrisation_of(wrap: Any) -> Parametrisation:

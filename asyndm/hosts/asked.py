@@ -17,6 +17,7 @@ from typing import Any
 FORGES = ("Forge", "reForge")  # as in detect.host_name: the families of backend/ and ldm_patched/
 # What is lost without the things nothing can be done without.
 EVERYTHING = "images stay synchronous"
+_THIRD = "no guidance by SEG, PAG and TPG"
 _STEERING = "a ticked image stays synchronous, and says so"
 
 
@@ -111,6 +112,11 @@ ASKED: tuple[Asked, ...] = (
     ),
     *_objects("modules.sd_samplers_cfg_denoiser", "CFGDenoiser", "mask_before_denoising",
         "what inpainting keeps may be too noisy", hosts=FORGES),
+    # guidance
+    *_objects("modules.sd_samplers_cfg_denoiser", "CFGDenoiser", "combine_denoised",
+        "no method of guidance but the host's own CFG", hosts=("A1111",)),
+    *_of("backend.sampling.sampling_function", "calc_cond_uncond_batch", _THIRD, hosts=("Forge",)),
+    *_of("ldm_patched.modules.samplers", "calc_cond_uncond_batch", _THIRD, hosts=("reForge",)),
     # a job
     *_objects(
         "modules.processing", "StableDiffusionProcessing",

@@ -22,12 +22,13 @@ from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
-from asyndm.hosts.shadow import shadowed
+from asyndm.hosts.shadow import replaced, shadowed
+from asyndm.hosts.shims import cond_batch
 from asyndm.hosts.steps import check_caches, check_compiled
 from asyndm.hosts.webui import Plan
 from asyndm.network import RowsMismatch, UnsupportedNetwork
 
-_COND = 0  # in the backends' cond_or_uncond
+_COND, _UNCOND = 0, 1  # in the backends' cond_or_uncond
 _FORMULAS = {
     "epsilon": EpsParametrisation,
     "EPS": EpsParametrisation,
@@ -97,7 +98,7 @@ class ForgeRun(HostRun):
     def begin_step(self, params: Any) -> None:
         # The host lays out as many parts (AND) as the shortest prompt of the batch has.
         self._parts = min(len(c) for c in self.denoiser.sampler.sampler_extra_args["cond"].batch)
-        self._seen = 0
+        self._seen, self.ran_uncond = 0, False
         if self._blends_first():
             self._level_known(params)
 
@@ -172,8 +173,68 @@ class ForgeRun(HostRun):
             if kind == _COND:  # in reverse order, also when they are split over several calls
                 part = max(self._parts - 1 - self._seen, UNCONDITIONAL)
                 self._seen += 1
+            self.ran_uncond |= kind == _UNCOND
             parts.append(part)
         self.call.rows = self._row_map(tuple(parts), x.device)
+
+    # --- guidance ---
+
+    @contextmanager
+    def around_guidance(self) -> Iterator[None]:
+        """Behind the host's CFG, ahead of other extensions' functions there."""
+        if self.guide.perturbation is not None and cond_batch() is None:
+            raise UnsupportedNetwork(
+                "guidance: this WebUI has no call for a third prediction (SEG, PAG, TPG)."
+            )
+        options = self.model().forge_objects.unet.model_options
+        ours = {
+            "sampler_post_cfg_function": [
+                self._behind_cfg, *options.get("sampler_post_cfg_function", ())
+            ],
+            "conditioning_modifiers": [
+                *options.get("conditioning_modifiers", ()), self._see_scale
+            ],
+        }  # fmt: skip
+        if self.guide.method.needs_uncond:
+            ours["disable_cfg1_optimization"] = True
+        with ExitStack() as stack:
+            for name, value in ours.items():
+                stack.enter_context(replaced(options, name, value))
+            yield
+
+    @contextmanager
+    def scaled(self, scale: float) -> Iterator[None]:
+        # In the hires pass the host takes its own scale, whatever it is called with.
+        if not getattr(self.p, "is_hr_pass", False) or not hasattr(self.p, "hr_cfg"):
+            yield
+            return
+        with shadowed(self.p, "hr_cfg", scale):
+            yield
+
+    def _see_scale(self, model, x, timestep, uncond, cond, cond_scale, *rest: Any) -> tuple:
+        """A modifier that modifies nothing: here a step's true scale can be seen."""
+        self.scale = cond_scale
+        return (model, x, timestep, uncond, cond, cond_scale, *rest)
+
+    def _behind_cfg(self, args: dict[str, Any]) -> Tensor:
+        """The host's guided D, plus what the method makes of it: others' functions stay."""
+        guide, cond, free = self.guide, args["cond_denoised"], None
+        if self.ran_uncond:
+            free = args["uncond_denoised"]
+            strength = sum(part.get("strength", 1.0) for part in args["cond"])  # of AND's parts
+            cond = free + strength * (cond - free)
+        perturbed = None
+        if guide.wants(self.scale).perturbed:
+            with guide.perturbing():
+                worse = cond_batch()(
+                    args["model"], args["cond"], None, args["input"], args["sigma"],
+                    args["model_options"],
+                )[0]  # fmt: skip
+            perturbed = worse if free is None else free + strength * (worse - free)
+        sigma = self.call.pixel_time.sigma_map()
+        made = guide.combine(cond, free, sigma, self.scale, perturbed)
+        plain = cond if free is None else free + self.scale * (cond - free)
+        return args["denoised"] + (made - plain)
 
     def _row_map(self, parts: tuple[int, ...], device: torch.device) -> Rows:
         key = (parts, device)

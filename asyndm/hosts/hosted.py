@@ -11,24 +11,24 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
 
 import torch
-from modules import shared
 from torch import Tensor, nn
 
 from asyndm.core.found import Found
-from asyndm.core.masks import GivenMasks, MapAverage, MaskSource, NothingSeen
+from asyndm.core.masks import GivenMasks, MaskSource
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
 from asyndm.hosts import webui
+from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
-from asyndm.hosts.noise import rewound
+from asyndm.hosts.guided import Guided
 from asyndm.hosts.painted import curvatures_of, given_masks, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.hosts.reel import Reel
@@ -55,7 +55,9 @@ def sample(kind: type[HostRun], job: SamplingCall | TimestepCall) -> Tensor:
     first = job.denoiser.step
     try:
         run = kind(plan, job)
-        return run.sample() if run.moves else job.run_twin()
+        moves = run.moves
+        run.still = not moves
+        return run.sample() if moves or run.guided else job.run_twin()
     except Exception as error:
         if job.denoiser.step != first:
             raise  # the latents are at mixed noise levels: nothing else can finish them
@@ -76,7 +78,7 @@ def on_cfg_denoiser(params: Any) -> None:
             run.failure = error
 
 
-class HostRun(ABC):
+class HostRun(Guided, ABC):
     """One asynchronous sampling call.
 
     Args:
@@ -104,14 +106,15 @@ class HostRun(ABC):
         self.failure: Exception | None = None  # of a callback, raised behind the network call
         self.calls = 0  # of the CFG denoiser, before the one in progress
         self.latents = job.x  # that the CFG denoiser was called with, before the host touched them
+        self.check_guidance()
         self.check_model()
         self.parametrisation = self.parametrise()
         self.words: PromptWords | None = None
-        if self.settings.mask_source != "given":
+        if self.settings.mask_source != "given" and not self.still:
             self.words = self._words_of(self.settings.objects, plan.found)
         self.capture: AttentionCapture | None = None
         self.regions: Laid | None = None
-        if self.words is not None and self.words.matched:
+        if self.words is not None and self.words.matched and self.settings.clock != "concave":
             self.regions = lay(self.p, self.words, self.settings, self.patches(), job.x)
         if self.regions is not None:
             self.curvatures = list(self.regions.masks.curvatures)
@@ -184,12 +187,14 @@ class HostRun(ABC):
     @property
     def moves(self) -> bool:
         """False where nothing could ever be asynchronous."""
+        if self.still:
+            return False
         led = self.settings.lead > 0 and self.denoiser.nmask is not None
         if self.settings.lead > 0 and not led:
             self.telling.note(
                 "lead: nothing is kept in this job (no inpaint mask); it changes nothing."
             )
-        if self.words is not None and not self.words.matched:
+        if self.words is not None and not self.words.matched and self.settings.clock != "concave":
             named = listed(self.words.unmatched) or "none found"
             self.telling.note(f"no object word is in the prompt ({named}).", synchronous=True)
             return False
@@ -201,7 +206,10 @@ class HostRun(ABC):
                 synchronous=True,
             )
             return False
-        return led or any(k > 0 for k in self.curvatures)
+        concave = self.settings.clock == "concave" and not self.curvatures
+        return led or any(
+            k > 0 for k in ([self.settings.curvature] if concave else self.curvatures)
+        )
 
     def sample(self) -> Tensor:
         """The latents at the end of the host's list."""
@@ -212,9 +220,11 @@ class HostRun(ABC):
             source = self._source()
             director = self._director(source)
             self.call = director.call
+            self.make_guide(director)
+            options = {n: v for n, v in job.options.items() if n != "noise_sampler"}
             self.reads = isinstance(source, PatientMasks)
             reel = Reel(len(job.sigmas) - 1 if director.record else 0)
-            self._attach()  # a network that cannot be steered is known before the first call
+            self.attach()  # a network that cannot be steered is known before the first call
             image = sample_asyndm(
                 self._denoise,
                 job.x,
@@ -223,13 +233,14 @@ class HostRun(ABC):
                 reel.watching(job.callback),
                 job.disable,
                 director=director,
-                rule=job.rule,
                 noise_sampler=job.options.get("noise_sampler") or self._noise,
-                **{name: job.options[name] for name in job.options if name != "noise_sampler"},
+                **self.how(options),
+                **options,
             )
         finally:
             self._detach()
             delattr(self.denoiser, _RUN)
+        self.tell_measured()
         if left_out := self.watch.line(getattr(source, "unseen", None)):
             self.telling.note(left_out)
         self.telling.unmarked(getattr(source, "marked", None), self.settings.threshold, self.words)
@@ -252,9 +263,12 @@ class HostRun(ABC):
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step
-        with self.watch.step():
+        if self.guide is not None:
+            self.scale = extra_args["cond_scale"]
+            self.guide.begin_prediction()
+        with self.aside() if self.asks_again else self.watch.step():
             denoised = self.job.ask(self.calls, x, sigma, **extra_args)
-        self.calls += 1
+        self.calls += not self.asks_again
         if self.failure is not None:
             self.denoiser.step = step  # as if this call had never been: see sample()
             raise self.failure
@@ -262,17 +276,17 @@ class HostRun(ABC):
 
     def before_network(self, params: Any) -> None:
         """The ``cfg_denoiser`` callback: after a refiner switch, before the network's calls."""
-        self._attach()
+        self.attach()
         self.begin_step(params)
         if self.words is not None and self.capture is not None:
             columns = self.words.columns(self.denoiser.step)
             if columns != self.capture.columns:
                 self.capture.aim(columns)
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
         """Hooks in the network and around it; anew where a refiner brought another one."""
         network = self.network()
-        now = (self.wrapper(), network, self.call, self.reads)
+        now = (self.wrapper(), network, self.call, self.reads, self.guide)
         if self._to is not None and all(a is b for a, b in zip(self._to, now)):
             return
         self._detach()
@@ -280,6 +294,9 @@ class HostRun(ABC):
         stack = ExitStack()
         try:
             stack.enter_context(self.around_network())
+            if self.guide is not None:
+                stack.enter_context(self.guide.watching(network))
+                stack.enter_context(self.around_guidance())
             stack.enter_context(self.watch.watching(network))
             stack.enter_context(attach(network, self.call, self.capture if self.reads else None))
         except BaseException:
@@ -298,6 +315,8 @@ class HostRun(ABC):
         return [each.word for each in self.plan.painted if each.word]
 
     def _tell_words(self) -> None:
+        if self.still:
+            return  # it was told why, or wanted
         if self.words is not None:
             self.telling.words(self.words)
             for line in self.regions.notes if self.regions is not None else ():
@@ -311,6 +330,8 @@ class HostRun(ABC):
 
     def _source(self) -> MaskSource:
         settings = self.settings
+        if (one := self.one_clock(self.curvatures)) is not None:
+            return one
         if self.regions is not None:
             self.p.comment(f"AsynDM objects: {self.regions.told}")
             return self.regions.masks
@@ -326,7 +347,7 @@ class HostRun(ABC):
             )
         if settings.mask_source == "fixed":
             return GivenMasks.from_maps(
-                self._base_pass(),
+                base_pass(self),
                 self.curvatures,
                 threshold=settings.threshold,
                 soft=settings.soft,
@@ -340,8 +361,9 @@ class HostRun(ABC):
         )
 
     def _director(self, source: MaskSource) -> Director:
-        nmask = self.denoiser.nmask
-        steered = [True] if self.words is None else self.words.steered
+        nmask = None if self.still else self.denoiser.nmask
+        alike = self.words is None or self.still or self.settings.clock == "concave"
+        steered = [True] if alike else self.words.steered
         return Director.from_settings(
             self.settings,
             self.parametrisation,
@@ -349,29 +371,6 @@ class HostRun(ABC):
             allowed=None if nmask is None else one_mask(nmask),
             known=None if nmask is None else self.denoiser.init_latent,
             timestep=self.timesteps,
-            record=self.settings.show_masks or self.settings.save_masks,
+            record=not self.still and (self.settings.show_masks or self.settings.save_masks),
             steered=None if all(steered) else torch.tensor(steered),
         )
-
-    def _base_pass(self) -> Tensor:
-        """Attention averaged over a synchronous pass, [B, O, gh, gw]; the run starts afresh."""
-        if getattr(self.p, "refiner_checkpoint_info", None) is not None:
-            raise SettingsError(
-                "mask_source: fixed masks need two passes, and a refiner changes the model in the "
-                "first; choose dynamic."
-            )
-        average = MapAverage()
-
-        def collect(state: dict) -> None:
-            with suppress(NothingSeen):  # a step cache's
-                average.add(self.capture.read())
-            shared.state.sampling_step = state["i"]
-
-        step = self.denoiser.step
-        with rewound(self.p.rng, self.job.x.device):
-            self._attach()
-            self.job.run_twin(collect)
-        self.denoiser.step = step
-        if self.failure is not None:
-            raise self.failure
-        return average.read()  # none: said like all that fails before the first step

@@ -32,7 +32,9 @@ VERSION_KEY = "AsynDM version"
 # What the automatic choice took, and where it differs, what it took of the hires pass's prompt.
 FOUND, FOUND_HIRES = "found", "found_hires"
 _TELLS_FOUND = (0, 2)  # the first version whose images do
-KEYS = (KEY, NOTE_KEY, VERSION_KEY)
+# What a guided image cost: counted network rows, effective guidance; never pasted.
+MEASURED_KEY = "AsynDM measured"
+KEYS = (KEY, NOTE_KEY, VERSION_KEY, MEASURED_KEY)
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}

@@ -97,6 +97,8 @@ class HostSamplers:
         not earlier, because the job's model must be loaded: with a network that AsynDM cannot
         steer, the job is off and keeps the samplers the user chose.
         """
+        if webui.is_plain(plan.settings):
+            return
         try:
             attach(self.run.network_of(p.sd_model), NetworkCall())
         except Exception as error:  # a host that changed must not end a job
@@ -119,6 +121,8 @@ class HostSamplers:
 
     def take_over(self, p: Any, plan: webui.Plan) -> None:
         """Before a sampling call of a job that is on: our function in a sampler that is a twin."""
+        if webui.is_plain(plan.settings):
+            return
         name, own = p.sampler.config.name, getattr(p.sampler, "func", None)
         if not faces.is_twin(name) or getattr(own, _OURS, False):
             return

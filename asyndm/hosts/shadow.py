@@ -12,13 +12,19 @@ _ABSENT = object()
 @contextmanager
 def shadowed(owner: Any, name: str, value: Any) -> Iterator[None]:
     """An attribute set on the instance, and as it was afterwards."""
-    own = vars(owner)
-    before = own.get(name, _ABSENT)
-    own[name] = value
+    with replaced(vars(owner), name, value):
+        yield
+
+
+@contextmanager
+def replaced(values: dict[str, Any], name: str, value: Any) -> Iterator[None]:
+    """An entry of a dictionary, and as it was afterwards."""
+    before = values.get(name, _ABSENT)
+    values[name] = value
     try:
         yield
     finally:
         if before is _ABSENT:
-            own.pop(name, None)
+            values.pop(name, None)
         else:
-            own[name] = before
+            values[name] = before

@@ -6,6 +6,7 @@ lost where a host lacks a thing: see asked.py.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -103,6 +104,18 @@ def running_script(p: Any) -> str:
     if isinstance(chosen, bool) or not isinstance(chosen, int) or not 0 < chosen <= len(scripts):
         return ""
     return str(scripts[chosen - 1].title())
+
+
+def cond_batch() -> Callable[..., tuple[Tensor, Tensor]] | None:
+    """(model, cond, uncond, x, sigma, options) -> D of both, in Forge's family; None elsewhere."""
+    for name in ("backend.sampling.sampling_function", "ldm_patched.modules.samplers"):
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if hasattr(module, "calc_cond_uncond_batch"):
+            return module.calc_cond_uncond_batch
+    return None
 
 
 def cheap_pictures(latents: Tensor) -> np.ndarray:

@@ -20,6 +20,7 @@ from asyndm.core.history import Frame
 from asyndm.core.presets import USER
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed, short
+from asyndm.guidance import methods
 from asyndm.hosts.faces import is_own
 from asyndm.hosts.infotext import NOTE_KEY
 from asyndm.hosts.taken import Taken
@@ -55,6 +56,7 @@ class Plan:
         found: what pasted parameters tell of the words their image took.
         taken: the words that steered each image.
         outer: the parameters of the image an inner job repaints; its notes join them.
+        measured: what each image's guidance cost, by its number in the job.
     """
 
     settings: Settings | None
@@ -64,6 +66,7 @@ class Plan:
     found: Found = Found()
     taken: Taken = field(default_factory=Taken)
     outer: dict[str, Any] | None = None
+    measured: dict[int, str] = field(default_factory=dict)
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:
@@ -123,6 +126,11 @@ def _joined(notes: Sequence[str], most: int = 300) -> str:
     return line
 
 
+def is_plain(settings: Settings) -> bool:
+    """Whether the settings ask for the host's own sampler and CFG alone."""
+    return settings.clock == "synchronous" and not methods.guides(settings)
+
+
 def is_inner(p: Any) -> bool:
     """Whether this job is one of ADetailer's, which repaint small regions of an image."""
     return bool(getattr(p, "_ad_inner", False))
@@ -151,6 +159,8 @@ def make_plan(
         # A sampler of ours means on, and so does a plot over one of our settings.
         if (is_own(sampler) or axes) and "enabled" not in (axes or {}):
             settings = replace(settings, enabled=True)
+        if settings.enabled:
+            methods.check(settings)
         if settings.lead and settings.origin == "paper":
             raise SettingsError("lead: the paper's clock cannot lead; set 'Clock starts' to host.")
     except SettingsError as error:
@@ -174,7 +184,14 @@ def idle_settings(settings: Settings, words: bool = False) -> list[str]:
     """
     given, ready = settings.mask_source == "given", settings.mask_source != "dynamic"
     changed = settings.changed()
-    lines = []
+    lines = methods.idle(settings)
+    if settings.clock != "asynchronous":
+        idle = [name for name in _OF_CLOCKS if name in changed]
+        if settings.clock == "synchronous":
+            idle += [name for name in _OF_SLOWNESS if name in changed]
+        if idle:
+            lines.append(f"clock: it is {settings.clock}; {', '.join(idle)}: nothing is changed.")
+        return lines
     if given:
         for name in ("threshold", "objects"):
             if name in changed and not (words and name == "objects"):
@@ -197,6 +214,15 @@ def idle_settings(settings: Settings, words: bool = False) -> list[str]:
     return lines
 
 
+# What tells pixels apart, and what slows them down.
+_OF_CLOCKS = (
+    *("threshold", "mask_source", "first_step", "smoothing", "soft", "mask_invert", "mask_grow"),
+    *("mask_feather", "mask_colours"),
+)
+_OF_SLOWNESS = (
+    *("objects", "curve", "curvature", "origin", "start", "end", "lead", "show_masks"),
+    "save_masks",
+)
 _OF_MASKS = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
 
 

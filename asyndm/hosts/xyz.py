@@ -8,6 +8,7 @@ from typing import Any
 
 from asyndm.core.presets import USER
 from asyndm.core.settings import CHOICES, Settings, SettingsError
+from asyndm.guidance import methods
 from asyndm.hosts import faces, webui
 from asyndm.page.controls import FACES, WEBUI_FIELDS
 
@@ -15,6 +16,7 @@ PREFIX = "[AsynDM] "
 # On the processing object: what the axes of this cell changed, by field.
 ATTRIBUTE = "asyndm_axes"
 PRESET = "Preset"
+METHOD = "Method"  # AsynDM, its rivals, and both together
 _SAMPLERS = ("Sampler", "Hires sampler")  # the host's axes
 _LABELLED = "asyndm_labels"  # on such an axis, once
 
@@ -32,6 +34,8 @@ def add_axes(grid: Any) -> None:
             grid.axis_options.append(_axis(grid, label, field.name, type(field.default)))
     if PREFIX + PRESET not in known:
         grid.axis_options.append(_axis(grid, PREFIX + PRESET, "preset", str))
+    if PREFIX + METHOD not in known:
+        grid.axis_options.append(_axis(grid, PREFIX + METHOD, "method", str))
     for option in grid.axis_options:
         if option.label in _SAMPLERS:
             _label_samplers(grid, option)
@@ -42,6 +46,8 @@ def _axis(grid: Any, label: str, name: str, kind: type) -> Any:
     extra = {"choices": lambda: list(choices)} if choices else {}
     if name == "preset":
         extra = {"choices": USER.names}
+    if name == "method":
+        extra = {"choices": lambda: list(methods.READY)}
     return grid.AxisOption(
         label,
         float if kind is float else str,
@@ -54,8 +60,9 @@ def _axis(grid: Any, label: str, name: str, kind: type) -> Any:
 
 def _apply(name: str) -> Callable:
     def apply(p: Any, value: Any, values: Any) -> None:
+        changed = methods.ready(value) if name == "method" else {name: _value(name, value)}
         # A new dictionary: the host copies the processing object of a cell only one level deep.
-        setattr(p, ATTRIBUTE, {**getattr(p, ATTRIBUTE, {}), name: _value(name, value)})
+        setattr(p, ATTRIBUTE, {**getattr(p, ATTRIBUTE, {}), **changed})
 
     return apply
 
@@ -66,6 +73,9 @@ def _confirm(name: str) -> Callable:
             try:
                 if name == "preset":
                     USER.values(value)
+                    continue
+                if name == "method":
+                    methods.ready(value)
                     continue
                 Settings.from_dict({name: _value(name, value)})
             except SettingsError as error:

@@ -162,9 +162,7 @@ POSITIONAL = (
     *("enabled", "objects", "curve", "curvature", "threshold", "mask_source", "first_step"),
     *("origin", "smoothing", "soft", "start", "end", "lead", "hires", "show_masks", "save_masks"),
 )
-_GUIDING = tuple(name for name in FIELDS if FACES.get(name, Face("")).folded == GUIDANCE)
-# Guidance methods run in the engine and the studio alone as yet.
-LATER = tuple(name for name in FIELDS if name not in (*POSITIONAL, "eta", *_GUIDING))
+LATER = tuple(name for name in FIELDS if name not in (*POSITIONAL, "eta"))
 WEBUI_FIELDS = (*POSITIONAL, *LATER)
 
 

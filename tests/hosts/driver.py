@@ -37,7 +37,9 @@ DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 # What of the extension holds on to the host's modules.
 OURS = tuple(
     f"asyndm.hosts.{n}"
-    for n in "a1111 forge hosted noise prompts reel samplers saving shims timesteps".split()
+    for n in (
+        "a1111 base_pass forge guided hosted noise prompts reel samplers saving shims timesteps"
+    ).split()
 )
 
 

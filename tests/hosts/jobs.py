@@ -9,6 +9,8 @@ from PIL import Image, ImageDraw
 
 PROMPT = "a cat beside a dog"
 TWINS = [("AsynDM", "Euler a"), ("AsynDM Euler", "Euler"), ("AsynDM DPM++ 2M", "DPM++ 2M")]
+# What a method of guidance sets in Forge's model_options.
+OPTIONS = ("sampler_post_cfg_function", "conditioning_modifiers", "disable_cfg1_optimization")
 KINDS = ("txt2img", "hires", "img2img", "inpaint")
 
 
@@ -116,7 +118,11 @@ class Traces:
             for name, m in model.named_modules()
         }
         callbacks = {key: len(value) for key, value in script_callbacks.callback_map.items()}
-        return {"hooks": hooks, "own": sorted(vars(model)), "callbacks": callbacks}
+        objects = getattr(self.host.shared.sd_model, "forge_objects", None)
+        options = dict(getattr(getattr(objects, "unet", None), "model_options", None) or {})
+        options = {name: options.get(name) for name in OPTIONS}
+        own = sorted(vars(model))
+        return {"hooks": hooks, "own": own, "callbacks": callbacks, "options": options}
 
     def check(self) -> None:
         assert self.now() == self.before

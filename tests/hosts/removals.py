@@ -10,7 +10,7 @@ import ast
 import importlib.util
 import inspect
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,11 @@ MODULES = (
     "asyndm.network.hooks", "asyndm.network.capture", "asyndm.hosts.hosted", "asyndm.hosts.a1111",
     "asyndm.hosts.forge", "asyndm.hosts.shadow", "asyndm.hosts.steps", "asyndm.core.run",
 )  # fmt: skip
+# And those that do so for a method of guidance alone: their hooks.
+OF_METHODS = {
+    "asyndm.network.perturb": "pag", "asyndm.network.regions": "s-cfg",
+    "asyndm.guidance.measure": "apg",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,10 @@ class Removal:
         return space[node.name].__code__
 
 
-def removals() -> list[Removal]:
+def removals(modules: Iterable[str] = MODULES) -> list[Removal]:
     """Every removal in the modules that touch a host or its network."""
     found = []
-    for module in MODULES:
+    for module in modules:
         # Read, not imported: tests are collected before a host is there.
         tree = ast.parse(Path(importlib.util.find_spec(module).origin).read_text())
         for qualified, node in _functions(tree, ""):

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from jobs import Traces, make, ticked
-from removals import MODULES, removals
+from conftest import REAL
+from jobs import Traces, make, note, ticked
+from removals import MODULES, OF_METHODS, removals
 
 from asyndm.core.run import Director, NetworkCall
 from asyndm.network.hooks import UNetHooks
@@ -193,3 +194,19 @@ def test_a_removal_left_out_is_seen(host, removal) -> None:
             except (Left, AttributeError):
                 return
     pytest.fail(f"{removal} can be left out and no check sees it")
+
+
+HOOKS = [each for each in removals(OF_METHODS) if ".remove()" in each.statement]
+
+
+@pytest.mark.parametrize("removal", HOOKS, ids=str)
+def test_a_methods_hook_that_stays_is_seen(host, removal) -> None:
+    if not REAL and host.name == "reForge":
+        pytest.skip("as in Forge's stand-in")
+    traces, settings = Traces(host), {"curvature": 0.8, "guidance": OF_METHODS[removal.module]}
+    assert not note(make(host, "txt2img", steps=3, **ticked(**settings)))
+    traces.check()
+    with cleaned(host), removal.left_out():
+        make(host, "txt2img", steps=3, **ticked(**settings))
+        assert traces.now() != traces.before
+    assert len({each.module for each in HOOKS}) == len(OF_METHODS)

@@ -32,6 +32,16 @@ class CFGDenoiser(torch.nn.Module):
         self.step = 0
         self.mask_before_denoising = False
 
+    def combine_denoised(
+        self, x_out: Tensor, conds_list: Any, uncond: Any, cond_scale: float
+    ) -> Tensor:
+        free = x_out[-len(conds_list) :]
+        denoised = free.clone()
+        for image, parts in enumerate(conds_list):
+            for row, weight in parts:
+                denoised[image] += (x_out[row] - free[image]) * (weight * cond_scale)
+        return denoised
+
     def guess(self, x: Tensor, out: Tensor, sigma: Tensor) -> Tensor:
         """D from what the network's wrapper answers."""
         return out
@@ -84,12 +94,7 @@ class CFGDenoiser(torch.nn.Module):
             CFGDenoisedParams(out, state.sampling_step, state.sampling_steps, self.inner_model)
         )
 
-        free = out[-batch:]
-        denoised = free.clone()
-        for image, parts in enumerate(images):
-            for row, weight in parts:
-                strength = weight * (1.0 if alone else cond_scale)
-                denoised[image] += (out[row] - free[image]) * strength
+        denoised = self.combine_denoised(out, images, text_uncond, 1.0 if alone else cond_scale)
         if not self.mask_before_denoising and self.mask is not None:
             denoised = scripts.blend(self, denoised, sigma)
         first = params.x[firsts]

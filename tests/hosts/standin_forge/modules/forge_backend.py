@@ -112,17 +112,43 @@ def sample(
     unet: UnetPatcher, x: Tensor, sigma: Tensor, cond: list[tuple[Tensor, float]],
     uncond: Tensor, scale: float,
 ) -> Tensor:  # fmt: skip
-    """D after guidance; near a scale of 1 the unconditional rows are left out."""
-    rest = [(text, weight, COND) for text, weight in cond]
-    if not math.isclose(scale, 1.0):
-        rest.append((uncond, 1.0, UNCOND))
+    """D after guidance, and after what extensions put around it."""
+    model, options = unet.model, unet.model_options
+    conds = [{"text": text, "strength": weight} for text, weight in cond]
+    unconds = [{"text": uncond}]
+    for modifier in options.get("conditioning_modifiers", []):
+        model, x, sigma, unconds, conds, scale, options, _ = modifier(
+            model, x, sigma, unconds, conds, scale, options, None
+        )
+    left_out = math.isclose(scale, 1.0) and not options.get("disable_cfg1_optimization", False)
+    guided, free = calc_cond_uncond_batch(
+        model, conds, None if left_out else unconds, x, sigma, options
+    )
+    strength = sum(part["strength"] for part in conds)
+    denoised = free + (guided - free) * scale * strength
+    for function in options.get("sampler_post_cfg_function", []):
+        denoised = function({
+            "denoised": denoised, "cond": conds, "uncond": unconds, "model": model,
+            "uncond_denoised": free, "cond_denoised": guided, "sigma": sigma,
+            "model_options": options, "input": x,
+        })  # fmt: skip
+    return denoised
+
+
+def calc_cond_uncond_batch(
+    model: KModel, cond: list[dict], uncond: list[dict] | None, x: Tensor, sigma: Tensor,
+    options: dict,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """D of both, weighted means of their parts; zeros for what is left out."""
+    rest = [(part["text"], part["strength"], COND) for part in cond]
+    rest += [(part["text"], 1.0, UNCOND) for part in uncond or []]
     out, count = {COND: 0.0, UNCOND: 0.0}, {COND: 1e-37, UNCOND: 1e-37}
     while rest:
         fits = [i for i, item in enumerate(rest) if _fit(item[0], rest[0][0])][::-1]
         chosen = fits[:1]
         for cut in range(1, len(fits) + 1):
             some = fits[: len(fits) // cut]
-            if unet.model.memory_required([len(some) * len(x), *x.shape[1:]]) < 1e9:
+            if model.memory_required([len(some) * len(x), *x.shape[1:]]) < 1e9:
                 chosen = some
                 break
         items = [rest.pop(i) for i in chosen]
@@ -131,14 +157,12 @@ def sample(
         kinds = [kind for _, _, kind in items]
         given = {"c_crossattn": context, "transformer_options": {"cond_or_uncond": kinds[:]}}
         rows, levels = torch.cat([x] * len(items)), torch.cat([sigma] * len(items))
-        wrapper = unet.model_options.get("model_function_wrapper")
+        wrapper = options.get("model_function_wrapper")
         if wrapper is None:
-            made = unet.model.apply_model(rows, levels, **given)
+            made = model.apply_model(rows, levels, **given)
         else:
             call = {"input": rows, "timestep": levels, "c": given, "cond_or_uncond": kinds}
-            made = wrapper(unet.model.apply_model, call)
+            made = wrapper(model.apply_model, call)
         for (_, weight, kind), part in zip(items, made.chunk(len(items))):
             out[kind], count[kind] = out[kind] + part * weight, count[kind] + weight
-    free = out[UNCOND] / count[UNCOND]
-    strength = sum(weight for _, weight in cond)
-    return free + (out[COND] / count[COND] - free) * scale * strength
+    return out[COND] / count[COND], torch.zeros_like(x) + out[UNCOND] / count[UNCOND]

@@ -1,0 +1,164 @@
+"""What every method of guidance costs: `python -m asyndm bench overhead --guidance`.
+
+A run of a few steps on a U-Net of Stable Diffusion 1.5's size with random weights, by each method,
+with one clock for all pixels and with AsynDM's masks and clocks, against plain CFG with one clock.
+Rows are counted on the way into the network, operations on the meta device. Time: pairs of runs in
+one process that change their order, as in :mod:`asyndm.bench.overhead`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from asyndm.bench.subject import CURVATURE, WORDS, Subject, device_name
+from asyndm.core.masks import DynamicMasks, GivenMasks
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm
+from asyndm.core.schedule import Size
+from asyndm.core.settings import Settings
+from asyndm.guidance import METHODS, Guide
+from asyndm.guidance.denoiser import MethodDenoiser
+from asyndm.network import attach
+
+STEPS = 5
+SCALE = 7.5
+SIZE: Size = (64, 64)
+TIMED: dict[str, Size] = {"cpu": (32, 32), "cuda": (64, 64)}
+MIN_PAIRS, MAX_PAIRS = 3, 12
+CLOCKS = ("synchronous", "asynchronous")
+WAYS: dict[str, dict[str, Any]] = {name: {"guidance": name} for name in METHODS}
+WAYS["zigzag"] = {"zigzag": 1.0}
+Ratio = Callable[[list[float], list[float]], tuple[float, list[float]]]
+
+
+def guidance_costs(
+    ratio: Ratio,
+    minutes: float,
+    tiny: bool = False,
+    timed: bool = True,
+    progress: bool = True,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """The figures by method and clock; arguments as of ``sampler_costs``."""
+    end = time.monotonic() + 60 * minutes
+    jobs = [(name, clock) for name in WAYS for clock in CLOCKS]
+    figures: dict[str, Any] = {name: {clock: {} for clock in CLOCKS} for name in WAYS}
+    size = (16, 16) if tiny else TIMED["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    with tqdm(total=len(jobs) * (1 + timed), disable=not progress) as bar:
+        subject = Subject((16, 16) if tiny else SIZE, tiny, "meta")
+        plain = None
+        for name, clock in jobs:
+            bar.set_description(f"operations {name} {clock}")
+            with FlopCounterMode(display=False) as counter:
+                rows = run(subject, name, clock)
+            plain = plain or counter.get_total_flops()
+            found = figures[name][clock]
+            found["rows"], found["operations_ratio"] = rows, counter.get_total_flops() / plain
+            bar.update()
+        if timed:
+            subject = Subject(size, tiny, device)
+            for number, (name, clock) in enumerate(jobs):
+                bar.set_description(f"time {name} {clock}")
+                until = time.monotonic() + (end - time.monotonic()) / (len(jobs) - number)
+                figures[name][clock] |= _time(subject, name, clock, until, ratio)
+                bar.update()
+    return {
+        "steps": STEPS,
+        "timed": list(size) if timed else [],
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "methods": figures,
+    }
+
+
+def describe(figures: dict[str, Any]) -> str:
+    """The figures in a few lines."""
+    lines = [f"{figures['steps']} steps, against plain CFG with one clock:"]
+    for name, clocks in figures["methods"].items():
+        for clock, found in clocks.items():
+            line = f"{name}, {clock}: {found['rows']} rows, "
+            line += f"operations {found['operations_ratio']:.3f}"
+            if "time_ratio" in found:
+                low, high = found["time_ratio_interval"]
+                line += f", time {found['time_ratio']:.3f} ({low:.3f} to {high:.3f}, "
+                line += f"{found['pairs']} pairs)"
+            lines.append(line)
+    return "\n".join(lines)
+
+
+class _Network:
+    """The subject's U-Net, called as those of diffusers are."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def __call__(self, x: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Any:
+        unet, dtype = self.subject.unet, self.subject.dtype
+        output = unet(x.to(dtype), t, encoder_hidden_states)
+        output = output if isinstance(output, Tensor) else output.sample
+        return SimpleNamespace(sample=output.to(x.dtype))
+
+
+@torch.no_grad()
+def run(subject: Subject, name: str, clock: str) -> int:
+    """One whole run, entered and left as a host does; the rows its network had."""
+    p, settings = subject.parametrisation, Settings(enabled=True, **WAYS[name])
+    still = clock == "synchronous"
+    source = DynamicMasks(subject.capture, (CURVATURE,) * len(WORDS))
+    if still:
+        source = GivenMasks(torch.zeros(1, 1, dtype=torch.bool), 0.0)
+    director = Director(p, source)
+    every = (len(subject.sigmas) - 1) // STEPS
+    sigmas = torch.cat([subject.sigmas[:-1][::every][:STEPS], torch.zeros(1)])
+    guide = Guide(settings, p, director.call, 1, STEPS, still=still)
+    guide.begin(sigmas.tolist())
+    cond, uncond = subject.context.chunk(2)
+    hooks = nullcontext()
+    if not still:
+        hooks = attach(subject.unet, director.call, subject.capture)
+    with hooks, guide.watching(subject.unet):
+        sample_asyndm(
+            MethodDenoiser(_Network(subject), p, director.call, guide),
+            subject.x * float(sigmas[0]),
+            sigmas,
+            extra_args={"cond": cond, "uncond": uncond, "cond_scale": SCALE},
+            disable=True,
+            director=director,
+            rule=guide.rule("ddpm"),
+            passes=guide.passes,
+            uncond=lambda: guide.uncond,
+            noise_sampler=lambda sigma, after: torch.randn_like(subject.x),
+        )
+    return guide.counter.counts[0]
+
+
+def _time(subject: Subject, name: str, clock: str, until: float, ratio: Ratio) -> dict[str, Any]:
+    both = [(name, clock), ("cfg", "synchronous")]
+    times: tuple[list[float], list[float]] = ([], [])
+    for which in both:  # warm up
+        run(subject, *which)
+    order = [0, 1]
+    while len(times[0]) < MAX_PAIRS:
+        begun = time.monotonic()
+        for which in order:
+            subject.wait()
+            start = time.perf_counter()
+            run(subject, *both[which])
+            subject.wait()
+            times[which].append(time.perf_counter() - start)
+        order.reverse()
+        now = time.monotonic()
+        if len(times[0]) >= MIN_PAIRS and now + (now - begun) > until:
+            break
+    value, interval = ratio(*times)
+    return {"time_ratio": value, "time_ratio_interval": interval, "pairs": len(times[0])}

@@ -1,0 +1,282 @@
+"""Methods of guidance in a host: identities, rows, and what nobody else may notice."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from conftest import REAL
+from jobs import KINDS, PROMPTS, apart, make, note, painted, ticked
+
+from asyndm.guidance.cfgpp import step_down, weight_of
+from asyndm.guidance.methods import METHODS
+
+STEPS = 4
+ALONE = {"clock": "synchronous"}
+WAYS = {**{name: {"guidance": name} for name in METHODS if name != "cfg"}, "z": {"zigzag": 1.0}}
+# The stand-ins take each kind of method once, and reForge's what its backend has a part in.
+SOME = WAYS if REAL else ["s-cfg", "pag", "cfg++", "z"]
+CROSSED = [(name, kind) for name in WAYS for kind in ("hires", "inpaint")]
+if not REAL:
+    CROSSED = [("pag", "hires"), ("z", "hires"), ("s-cfg", "inpaint"), ("cfg++", "inpaint")]
+    CROSSED.append(("z", "inpaint"))
+# Strengths at which a method is the host's own CFG.
+NEUTRAL = {
+    "seg": {"perturbed_scale": 0},
+    "pag": {"perturbed_scale": 0},
+    "tpg": {"perturbed_scale": 0},
+    "apg": {"apg_eta": 1, "apg_momentum": 0, "apg_norm": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def once(host, request):
+    """reForge's stand-in differs from Forge's by what it imports and how it inpaints."""
+    alike = ("rows_as_counted", "cfg_1", "kinds_of_jobs", "without_strength")
+    if not REAL and host.name == "reForge" and not any(n in request.node.name for n in alike):
+        pytest.skip("as in Forge's stand-in")
+
+
+def measured(made) -> tuple[int, float | None]:
+    """(rows, w_eff) of the last image's parameters."""
+    text = re.search(
+        r"AsynDM measured: (.*?)(?:, AsynDM|, \w[\w ]*: |$)", made.info["infotexts"][-1]
+    )
+    rows = re.search(r"(\d+) rows", text[1])
+    scale = re.search(r"w_eff ([\d.e+-]+)", text[1])
+    return int(rows[1]), float(scale[1]) if scale else None
+
+
+@pytest.mark.parametrize(
+    "name,kind",
+    [(n, k) for n in NEUTRAL for k in KINDS] if REAL else list(zip(NEUTRAL, KINDS)),
+)
+def test_a_method_without_strength_is_the_hosts_cfg(host, traces, name, kind):
+    asked = {"sampler_name": "Euler", "prompt": PROMPTS["AND"] if kind == "txt2img" else "a cat"}
+    plain = make(host, kind, **asked)
+    made = make(host, kind, **asked, **ticked(**ALONE, guidance=name, **NEUTRAL[name]))
+    assert not note(made)
+    assert apart(plain.images[0], made.images[0]) <= 1
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "DPM++ 2M", "Euler a"])
+def test_so_it_is_with_other_samplers(host, traces, sampler):
+    asked = {"sampler_name": sampler, "steps": STEPS}
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(**ALONE, guidance="pag", perturbed_scale=0))
+    assert apart(plain.images[0], made.images[0]) <= 1
+    assert made.info["sampler_name"] == sampler
+
+
+def test_one_clock_and_plain_cfg_is_the_hosts_own_bit_by_bit(host, traces):
+    for sampler in ("Euler a", "PLMS"):
+        plain = make(host, "txt2img", sampler_name=sampler)
+        made = make(host, "txt2img", sampler_name=sampler, **ticked(**ALONE))
+        assert np.array_equal(plain.images[0], made.images[0]) and not note(made)
+        assert made.parameters["AsynDM"] == "clock=synchronous"
+        assert "AsynDM measured" not in made.parameters
+
+
+def test_concave_is_a_mask_of_all_pixels(host, traces):
+    from PIL import Image
+
+    everywhere = {"mask_source": "given", "curvature": 0.7}
+    sent = make(
+        host, "txt2img", **ticked(mask=_encoded(Image.new("L", (64, 64), 255)), **everywhere)
+    )
+    made = make(host, "txt2img", **ticked(clock="concave", curvature=0.7))
+    assert apart(sent.images[0], made.images[0]) <= 1
+    words = make(
+        host, "txt2img", **ticked(clock="concave", objects="cat:0.7, dog:0.3", curvature=0.1)
+    )
+    assert apart(words.images[0], made.images[0]) <= 1
+
+
+def _encoded(picture) -> str:
+    import base64
+    import io
+
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+@contextmanager
+def scaled_by_step(host, scale):
+    """The host's own CFG with another scale in every step: ``scale(step) -> w``."""
+    from modules.sd_samplers_cfg_denoiser import CFGDenoiser
+
+    plain = CFGDenoiser.forward
+
+    def forward(self, x, sigma, **more):
+        return plain(self, x, sigma, **{**more, "cond_scale": scale(self.step)})
+
+    CFGDenoiser.forward = forward
+    try:
+        yield
+    finally:
+        CFGDenoiser.forward = plain
+
+
+@pytest.mark.parametrize("sampler,eta", [("Euler", 0.0), ("Euler a", 1.0)])
+def test_cfgpp_is_the_hosts_cfg_of_another_scale_a_step(host, traces, sampler, eta):
+    """Both forms, beside the host's own sampler with w = lambda / (1 - down / sigma)."""
+    from modules import script_callbacks
+
+    seen = []
+
+    def watch(params):
+        seen.append(float(params.sigma[0]))
+
+    script_callbacks.on_cfg_denoiser(watch)
+    asked = {"sampler_name": sampler, "steps": STEPS, "prompt": "a cat"}
+    exact, weight = (
+        make(host, "txt2img", **asked, **ticked(**ALONE, guidance=name, cfgpp_lambda=0.7))
+        for name in ("cfg++", "cfg++w")
+    )
+    script_callbacks.remove_callbacks_for_function(watch)
+    levels = torch.tensor([*seen[:STEPS], 0.0], dtype=torch.float64)
+    weights = [
+        float(weight_of(0.7, a, step_down(a, b, eta, False), False))
+        for a, b in zip(levels, levels[1:])
+    ]
+    with scaled_by_step(host, lambda step: weights[step]):
+        plain = make(host, "txt2img", **asked)
+    assert not note(exact) and not note(weight)
+    assert apart(plain.images[0], weight.images[0]) <= 1
+    assert apart(plain.images[0], exact.images[0]) <= 1
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat", "cfg_scale": 5}
+    made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name]))
+    rows, scale = measured(made)
+    if name == "z":
+        # 2 + 2 + 2, and the last step does not zigzag
+        assert (rows, scale) == (6 * (STEPS - 1) + 2, None)
+    else:
+        assert rows == (3 if name in ("seg", "pag", "tpg") else 2) * STEPS
+        assert scale is not None and abs(scale - 5) > 1e-4
+    assert not note(made)
+    plain = make(host, "txt2img", **asked, **ticked(curvature=0.8))
+    assert apart(plain.images[0], made.images[0]) > 0
+
+
+def test_parts_of_a_prompt_are_rows_of_their_own(host, traces):
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": PROMPTS["AND"]}
+    for name in ("pag", "s-cfg"):
+        made = make(host, "txt2img", **asked, **ticked(curvature=0.8, guidance=name))
+        assert measured(made)[0] == (5 if name == "pag" else 3) * STEPS
+
+
+@pytest.mark.parametrize("name", ["seg", "cfg++", "s-cfg"])
+def test_cfg_1_and_steps_without_unconditional_rows(host, traces, name):
+    """What is left out is not missed; CFG++ has its rows where the host would leave them out."""
+    from modules.shared import opts
+
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat"}
+    settings = ticked(**ALONE, guidance=name)
+    one = make(host, "txt2img", **asked, cfg_scale=1, **settings)
+    before, opts.skip_early_cond = opts.skip_early_cond, 0.5
+    try:
+        early = make(host, "txt2img", **asked, cfg_scale=5, **settings)
+    finally:
+        opts.skip_early_cond = before
+    more = STEPS * (name == "seg")
+    left_out = host.backend != "A1111" and name != "cfg++"  # A1111 runs them at any scale
+    assert measured(one)[0] == STEPS * (1 if left_out else 2) + more
+    assert not note(one) and one.images[0].std() > 0
+    skipped = 0 if host.backend != "A1111" and name == "cfg++" else 3
+    assert measured(early)[0] == 2 * STEPS - skipped + more
+    assert early.images[0].std() > 0
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_image_j_of_a_batch_is_the_image_made_alone(host, traces, name):
+    asked = {"sampler_name": "Euler a", "steps": STEPS, **ticked(curvature=0.8, **WAYS[name])}
+    batch = make(host, "txt2img", batch_size=2, **asked)
+    alone = make(host, "txt2img", seed=2, **asked)
+    # S-CFG's regions turn over with rounding, a pixel now and then.
+    assert apart(batch.images[-1], alone.images[0]) <= (3 if name == "s-cfg" else 1)
+    assert measured(batch)[0] == measured(alone)[0]
+
+
+@pytest.mark.parametrize("name,kind", CROSSED)
+def test_kinds_of_jobs(host, traces, name, kind):
+    plain = make(host, kind, **ticked(curvature=0.8))
+    made = make(host, kind, **ticked(curvature=0.8, **WAYS[name]))
+    assert not note(made)
+    if kind == "hires":
+        assert "hires: " in made.info["infotexts"][-1].partition("AsynDM measured")[2]
+        return
+    kept = np.asarray(painted().resize((128, 128))) == 0
+    kept[24:104, 24:104] = False  # the blurred border of the mask, too
+    # What inpainting keeps comes back as it was, whatever guides the rest.
+    assert np.abs(plain.images[0].astype(int) - made.images[0])[kept].max() <= 2
+
+
+@pytest.mark.parametrize("checkpoint", ["v", "sd2-v", "sdxl"])
+@pytest.mark.parametrize("name", SOME if REAL else ["s-cfg", "z"])
+def test_other_models(host, checkpoint, name):
+    if not host.has(checkpoint):
+        pytest.skip(f"no checkpoint {checkpoint}")
+    host.checkpoint(checkpoint)
+    try:
+        made = make(host, "txt2img", width=192, **ticked(curvature=0.8, **WAYS[name]))
+    finally:
+        host.checkpoint("sd1")
+    assert not note(made) and made.images[0].std() > 0 and measured(made)[0] > 0
+
+
+def test_nobody_sees_the_other_calls(host, traces, monkeypatch):
+    """As many previews as there are steps, whether a run zigzags or not."""
+    from modules import sd_samplers_common
+
+    shown, plain = [], sd_samplers_common.store_latent
+    monkeypatch.setattr(
+        sd_samplers_common, "store_latent", lambda latents: (shown.append(1), plain(latents))[1]
+    )
+    for ways in ({}, {"zigzag": 1.0}, {"guidance": "seg"}):
+        shown.clear()
+        make(host, "txt2img", steps=STEPS, **ticked(curvature=0.8, **ways))
+        assert len(shown) == STEPS
+
+
+def test_a_sampler_without_a_form_of_cfgpp_says_what_to_choose(host, traces):
+    asked = {"sampler_name": "Heun", "steps": STEPS}
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(**ALONE, guidance="cfg++"))
+    assert "choose cfg++w" in note(made)
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert not note(make(host, "txt2img", **asked, **ticked(**ALONE, guidance="cfg++w")))
+
+
+def test_without_object_words_guidance_stays(host, traces):
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat"}
+    told = make(host, "txt2img", **asked, **ticked(objects="shark", guidance="pag"))
+    alone = make(host, "txt2img", **asked, **ticked(**ALONE, guidance="pag"))
+    assert "no object word is in the prompt" in note(told)
+    assert np.array_equal(told.images[0], alone.images[0])
+
+
+def test_fixed_masks_are_made_without_the_method_and_counted(host, traces):
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat"}
+    made = make(host, "txt2img", **asked, **ticked(mask_source="fixed", guidance="pag"))
+    assert measured(made)[0] == 5 * STEPS and not note(made)
+
+
+def test_its_settings_are_restored_from_the_parameters(host, traces):
+    from asyndm.hosts import infotext
+
+    made = make(
+        host, "txt2img", steps=STEPS, **ticked(clock="concave", guidance="cfg++", cfgpp_lambda=0.4)
+    )
+    text = made.parameters["AsynDM"]
+    assert text.startswith("clock=concave; guidance=cfg++; cfgpp_lambda=0.4")
+    settings = infotext.from_text(text)
+    assert (settings.clock, settings.guidance, settings.cfgpp_lambda) == ("concave", "cfg++", 0.4)
+    assert infotext.pasted({"AsynDM measured": "8 rows"}).guidance == "cfg"
