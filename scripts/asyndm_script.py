@@ -21,7 +21,7 @@ HOST = detect.find_host()
 if HOST.samplers is not None:
     from modules.ui_components import InputAccordion
 
-    from asyndm.hosts import saving, shims
+    from asyndm.hosts import measuring, saving, shims
     from asyndm.hosts.hosted import on_cfg_denoiser
 
     USER.folder, USER.frozen = shims.presets_place()
@@ -109,6 +109,8 @@ class AsynDMScript(scripts.Script):
         if HOST.samplers is None:
             return
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
+        if measuring.active(p):
+            return  # its pictures are the host's own
         shared, keys = p.extra_generation_params, (*infotext.KEYS, *taken.KEYS)
         axes = getattr(p, xyz.ATTRIBUTE, None)
         parts = mask_parts(shims.painting_canvas())
@@ -147,6 +149,8 @@ class AsynDMScript(scripts.Script):
             webui.announce(p, plan)
 
     def process_before_every_sampling(self, p, *arguments, **kwargs):
+        if HOST.samplers is not None:
+            measuring.take_over(p, HOST.samplers.run)
         plan = getattr(p, webui.ATTRIBUTE, None)
         if plan is not None and plan.on:
             HOST.samplers.take_over(p, plan)

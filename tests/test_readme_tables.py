@@ -86,3 +86,14 @@ def test_what_is_said_of_spoilt_objects_follows_from_the_rows(low, high, says):
     rows = {row["method"]: row for row in of_run["rows"]}
     rows[tables.SLOW]["right_difference"] |= {"low": low, "high": high}
     assert says in tables.distortion(of_run)
+
+
+@pytest.mark.parametrize("name", ["context", "context_unrelated"])
+def test_the_context_map_is_told_from_its_rows(name):
+    of_run = report(name)
+    make = tables.TABLES[name][1]
+    assert of_run["pictures"] >= 96 and of_run["sentence"] in make(of_run)
+    assert of_run["sentence"].startswith("Clearer context harms objects")
+    for row in of_run["objects"]:
+        row["se"] = 0.5
+    assert "cannot be told from 96 pictures" in make(of_run)

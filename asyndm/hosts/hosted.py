@@ -39,7 +39,7 @@ from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, a
 
 log = logging.getLogger("asyndm")
 
-_RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
+RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
 # Their messages are written for the user.
 _SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError)
 
@@ -70,7 +70,7 @@ def sample(kind: type[HostRun], job: SamplingCall | TimestepCall) -> Tensor:
 
 def on_cfg_denoiser(params: Any) -> None:
     """Registered once with the host; does nothing unless a run of ours is in progress."""
-    run = getattr(params.denoiser, _RUN, None)
+    run = getattr(params.denoiser, RUN, None)
     if run is not None:
         try:
             run.before_network(params)
@@ -215,7 +215,7 @@ class HostRun(Guided, ABC):
         """The latents at the end of the host's list."""
         job = self.job
         self._tell_words()
-        setattr(self.denoiser, _RUN, self)
+        setattr(self.denoiser, RUN, self)
         try:
             source = self._source()
             director = self._director(source)
@@ -239,7 +239,7 @@ class HostRun(Guided, ABC):
             )
         finally:
             self._detach()
-            delattr(self.denoiser, _RUN)
+            delattr(self.denoiser, RUN)
         self.tell_measured()
         if left_out := self.watch.line(getattr(source, "unseen", None)):
             self.telling.note(left_out)

@@ -191,6 +191,19 @@ def judge(report: Mapping[str, Any], k: float = CURVATURE) -> Claim:
     )
 
 
+def high_change(rows: Sequence[Row], steps: int, pictures: int, k: float = CURVATURE) -> Figure:
+    """The change of some rows above timestep 850 on the path of k.
+
+    Raises:
+        ValueError: they have no level there.
+    """
+    above = [place for place in _run_points(k, steps) if place >= HIGH * steps / 1000]
+    mean = _mean(path_of(rows, k, steps), above)
+    if mean is None:
+        raise ValueError(f"The rows have no level above {HIGH * steps / 1000:g}.")
+    return _figure(mean, pictures)
+
+
 def _part(lines: dict, places: Sequence[float], pictures: int) -> Part | None:
     true = _mean(lines[TRUE], places)
     if true is None:
@@ -271,7 +284,8 @@ def _opening(claim: Claim, report: Mapping[str, Any], k: float) -> str:
 
 def _terms(part: Part) -> str:
     text = f"change of their error {part.change}"
-    return text if part.least == TRUE else f"{text}, {_beyond(part)}"
+    plain = part.least == TRUE or part.verdict == HARMS
+    return text if plain else f"{text}, {_beyond(part)}"
 
 
 def _beyond(part: Part) -> str:

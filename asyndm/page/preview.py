@@ -110,11 +110,11 @@ def film_strip(film: Film, cell: int = 128, dark: bool = False) -> Image.Image:
     draw = ImageDraw.Draw(strip)
     for column, step in enumerate(steps):
         middle = _LABELS + column * (cell + _GAP) + cell // 2
-        draw.text((middle, 8), f"step {step + 1}", faint, _font(18), anchor="ma")
+        draw.text((middle, 8), f"step {step + 1}", faint, font(18), anchor="ma")
     for row, (title, note, images) in enumerate(rows):
         top = _HEADER + row * (high + _GAP)
-        draw.text((4, top + high // 2 - 24), title, ink, _font(21))
-        draw.text((4, top + high // 2 + 4), note, faint, _font(16))
+        draw.text((4, top + high // 2 - 24), title, ink, font(21))
+        draw.text((4, top + high // 2 + 4), note, faint, font(16))
         for column, image in enumerate(images):
             sampling = Image.LANCZOS if title == "picture so far" else Image.NEAREST
             strip.paste(
@@ -148,29 +148,29 @@ def heat_map(image: Image.Image, values: np.ndarray, words: str = "") -> Image.I
 def _legend(width: int, words: str) -> Image.Image:
     """``0 [scale] 1 object: cat``, as wide as the picture above it."""
     size = min(max(width // 36, 10), 28)
-    font, pad, (ink, faint, ground) = _font(size), size // 2, _DARK
+    letters, pad, (ink, faint, ground) = font(size), size // 2, _DARK
     legend = Image.new("RGB", (width, 2 * size), ground)
     draw, middle = ImageDraw.Draw(legend), size
     # The font has Latin letters only; what it lacks is in the image's parameters.
     known = words if all(ord(letter) < 0x250 for letter in words) else ""
     scale = max(width // 4, 16)
-    left = pad + round(draw.textlength("0", font)) + pad
+    left = pad + round(draw.textlength("0", letters)) + pad
     ramp = Image.fromarray(np.uint8(np.linspace(0, 255, scale))[None]).resize((scale, size))
     bar = Image.composite(
         Image.new("RGB", ramp.size, _HEAT), Image.new("RGB", ramp.size, _DIM), ramp
     )
-    draw.text((pad, middle), "0", ink, font, anchor="lm")
+    draw.text((pad, middle), "0", ink, letters, anchor="lm")
     legend.paste(bar, (left, middle - size // 2))
     draw.rectangle((left, middle - size // 2, left + scale, middle + size // 2), outline=faint)
     left += scale + pad
     room = width - left - pad
     texts = [f"1  object: {known}", f"1  {known}"] if known else ["1  object", "1"]
-    text = next((t for t in texts if draw.textlength(t, font) <= room), texts[-1])
-    if draw.textlength(text, font) > room:
-        while len(text) > 1 and draw.textlength(text + "...", font) > room:
+    text = next((t for t in texts if draw.textlength(t, letters) <= room), texts[-1])
+    if draw.textlength(text, letters) > room:
+        while len(text) > 1 and draw.textlength(text + "...", letters) > room:
             text = text[:-1]
         text += "..."
-    draw.text((left, middle), text, ink, font, anchor="lm")
+    draw.text((left, middle), text, ink, letters, anchor="lm")
     return legend
 
 
@@ -251,7 +251,7 @@ def _tint(values: np.ndarray, low: float, high: float, name: str) -> Image.Image
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, cut down to Latin letters."""
     data = resources.files("asyndm.page").joinpath("DejaVuSans.ttf").read_bytes()
     return ImageFont.truetype(io.BytesIO(data), size)

@@ -38,7 +38,8 @@ DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 OURS = tuple(
     f"asyndm.hosts.{n}"
     for n in (
-        "a1111 base_pass forge guided hosted noise prompts reel samplers saving shims timesteps"
+        "a1111 base_pass forge guided hosted measuring noise prompts reel samplers saving shims "
+        "timesteps"
     ).split()
 )
 
@@ -139,7 +140,7 @@ class StandIn(WebUI):
             self.checkpoint("sd1")
             paths = [STAND_IN / "scripts" / "xyz_grid.py"]
             if extension:
-                paths.append(REPO / "scripts" / "asyndm_script.py")
+                paths += sorted((REPO / "scripts").glob("asyndm_*.py"))
             scripts.load_scripts(paths)
             script_callbacks.before_ui_callback()
             self.api = api.Api()

@@ -54,15 +54,18 @@ def texts_of(block) -> set[str]:
 
 
 def shown() -> set[str]:
-    """Every string of the accordions of both tabs, and of the chips."""
+    """Every string of the accordions of both tabs, of the chips, and of the measuring script."""
     import gradio as gr
     from modules import scripts
 
     found: set[str] = set()
     for runner in (scripts.scripts_txt2img, scripts.scripts_img2img):
-        script = next(s for s in runner.alwayson_scripts if s.title() == "AsynDM")
+        measuring = [s for s in runner.selectable_scripts if s.title().startswith("AsynDM")]
+        found |= {script.title() for script in measuring}
         with gr.Blocks() as page:
-            script.ui(runner.is_img2img)
+            for script in (*runner.alwayson_scripts, *measuring):
+                if script.title().startswith("AsynDM"):
+                    script.ui(runner.is_img2img)
         for block in page.blocks.values():
             found |= texts_of(block)
     prompt, pasted = "a cat near it", Found({mark("a cat near it", ""): ("cat",)}).to_text()
