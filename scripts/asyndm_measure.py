@@ -19,8 +19,8 @@ if KNOWN:
     from asyndm.hosts import measuring, shims
 
 ABOUT = (
-    "Makes pictures of your prompt (several lines or wildcards are better than one) with Euler a, "
-    "and measures on them what a clearer background is worth to their objects: by the network's "
+    "Makes pictures of your prompt (wildcards help: many subjects tell more than one) with Euler "
+    "a, and measures on them what a clearer background is worth to their objects: by the network's "
     "error alone, nobody judges a picture. Below 32 pictures it mostly cannot tell."
 )
 

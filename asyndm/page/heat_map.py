@@ -41,6 +41,7 @@ def heat_map(
         draw.text((left, 38), "change in %, against one timestep for all", _FAINT, font(13))
         _draw_cells(draw, report[part], levels, left)
         _draw_paths(draw, levels, report["steps"], left, path)
+        _draw_figures(draw, report[part], levels, left)
     for number, line in enumerate(lines):
         draw.text((16, _TOP + side + 56 + 24 * number), line, _INK, font(16))
     return picture
@@ -61,11 +62,6 @@ def _draw_cells(draw: ImageDraw.ImageDraw, rows: list, levels: list, left: int) 
         corner = left + x * _CELL, _TOP + y * _CELL
         box = [*corner, corner[0] + _CELL - 2, corner[1] + _CELL - 2]
         draw.rectangle(box, colour_of(row["change"], reach))
-        if x != y:
-            sure = abs(row["change"]) > 2 * row["se"]
-            ink = "#14181f" if sure else "#8b93a0"
-            middle = corner[0] + _CELL // 2, corner[1] + _CELL // 2
-            draw.text(middle, f"{100 * row['change']:+.0f}", ink, font(15), anchor="mm")
     for place, level in enumerate(levels):
         middle = place * _CELL + _CELL // 2
         draw.text((left - 8, _TOP + middle), str(level), _FAINT, font(14), anchor="rm")
@@ -73,6 +69,16 @@ def _draw_cells(draw: ImageDraw.ImageDraw, rows: list, levels: list, left: int) 
         draw.text((left + middle, below), str(level), _FAINT, font(14), anchor="ma")
     below = _TOP + len(levels) * _CELL + 24
     draw.text((left, below), "down: objects' timestep; across: background's", _FAINT, font(13))
+
+
+def _draw_figures(draw: ImageDraw.ImageDraw, rows: list, levels: list, left: int) -> None:
+    """Pale where a change is within two standard errors."""
+    for row in rows:
+        y, x = (levels.index(row[name]) for name in ("t_object", "t_background"))
+        if x != y:
+            ink = "#14181f" if abs(row["change"]) > 2 * row["se"] else "#8b93a0"
+            middle = left + x * _CELL + _CELL // 2, _TOP + y * _CELL + _CELL // 2
+            draw.text(middle, f"{100 * row['change']:+.0f}", ink, font(15), anchor="mm")
 
 
 def _draw_paths(
@@ -91,4 +97,4 @@ def _draw_paths(
                         _TOP + float(np.interp(t_object, rising, places)),
                     )
                 )
-        draw.line(points, fill="#14181f", width=1 + round(2 * k))
+        draw.line(points, fill="#7d8794", width=1 + round(2 * k))
