@@ -24,6 +24,7 @@ BENCHES = {
     "repaint": "inpainting on the embedded model: seams and change outside the mask",
     "distortion": "a spoilt object redrawn on the embedded model",
     "context": "what clearer context is worth to a checkpoint, by forward passes",
+    "norms": "what two noise levels in one image do to the prediction",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from asyndm.bench import guidance_cost, sampler_cost
+from asyndm.bench import guidance_cost, norm_cost, sampler_cost
 from asyndm.bench.subject import METHODS, Subject, device_name
 from asyndm.core.schedule import Size
 
@@ -60,6 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--guidance", action="store_true", help="instead of sizes: every method of guidance"
+    )
+    parser.add_argument(
+        "--norms",
+        action="store_true",
+        help="instead of AsynDM beside synchronous: levelled norms beside the host's",
     )
     parser.add_argument(
         "--untimed",
@@ -99,6 +105,13 @@ def main(args: argparse.Namespace) -> int:
             paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
         )
         print(guidance_cost.describe(figures))
+    elif args.norms:
+        memory = partial(_memory_in_fresh_process, tiny=args.tiny, device=args.device)
+        figures = norm_cost.norm_costs(
+            TINY_SIZES if args.tiny else SIZES, args.minutes, args.tiny, args.device,
+            count_operations, memory, alternate, paired_ratio,
+        )  # fmt: skip
+        print(norm_cost.describe(figures))
     else:
         figures = overhead(minutes=args.minutes, tiny=args.tiny, device=args.device)
         print(describe(figures))
@@ -170,6 +183,21 @@ def overhead(
     }
 
 
+def alternate(subject: Subject, times: dict[str, list[float]], end: float) -> None:
+    """Time steps of two methods in turns until about ``end``; warmed up before."""
+    pair = list(times)
+    for method in pair:  # allocator, kernels, caches
+        _timed(subject, method)
+    while len(times[pair[0]]) < MAX_PAIRS:
+        begun = time.monotonic()
+        for method in pair:
+            times[method].append(_timed(subject, method))
+        pair.reverse()
+        now = time.monotonic()
+        if len(times[pair[0]]) >= MIN_PAIRS and now + (now - begun) > end:
+            break
+
+
 def measure_time(
     size: Size, seconds: float, tiny: bool, naive: bool, device: str = "cpu"
 ) -> dict[str, Any]:
@@ -177,20 +205,11 @@ def measure_time(
     end = time.monotonic() + seconds
     subject = Subject(size, tiny, device)
     timesteps = subject.timesteps
-    pair = ["synchronous", "asyndm"]
-    for method in pair:  # warm up: allocator, kernels, caches
-        _timed(subject, method)
-    times: dict[str, list[float]] = {method: [] for method in pair}
+    times: dict[str, list[float]] = {"synchronous": [], "asyndm": []}
+    slow = [_timed(subject, "naive") for _ in range(NAIVE_STEPS)] if naive else []
+    alternate(subject, times, end)
     if naive:  # some 2 times as slow, so a few steps must do; the median is given, no interval
-        times["naive"] = [_timed(subject, "naive") for _ in range(NAIVE_STEPS)]
-    while len(times["asyndm"]) < MAX_PAIRS:
-        begun = time.monotonic()
-        for method in pair:
-            times[method].append(_timed(subject, method))
-        pair.reverse()
-        now = time.monotonic()
-        if len(times["asyndm"]) >= MIN_PAIRS and now + (now - begun) > end:
-            break
+        times["naive"] = slow
     ratio, interval = paired_ratio(times["asyndm"], times["synchronous"])
     medians = {method: statistics.median(values) for method, values in times.items()}
     figures: dict[str, Any] = {

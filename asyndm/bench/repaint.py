@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from asyndm.core.settings import Settings, SettingsError, check_whole
+from asyndm.network.norms import REACH, Reach
 from asyndm.scenes.checker import check
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
@@ -30,7 +31,7 @@ from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
-from .scenes import PRECISIONS, end_cut_line
+from .scenes import PRECISIONS, end_cut_line, parse_shard
 
 _BATCH = 16
 _GIVEN = Settings(enabled=True, mask_source="given")
@@ -43,17 +44,25 @@ ARMS = {
     "context leads .5": replace(_GIVEN, curvature=0.0, lead=0.5),
     "context clean": replace(_GIVEN, curvature=0.0, lead=1.0),
     "region slow, k .5, context leads .5": replace(_GIVEN, curvature=0.5, lead=0.5),
+    "region slow, k .9, context leads .5": replace(_GIVEN, curvature=0.9, lead=0.5),
+    "region slow, k .9, levelled norms": replace(_GIVEN, curvature=0.9, norms="levelled"),
+    "region slow, k .9, context leads .5, levelled norms": replace(
+        _GIVEN, curvature=0.9, lead=0.5, norms="levelled"
+    ),
     # the controls of a slow region: slowness alone, and the mask inverted
     "concave for all, k .9": replace(_GIVEN, curvature=0.9),
     "context slow, k .9": replace(_GIVEN, curvature=0.9),
 }
 SLOW = {"concave for all, k .9": "all", "context slow, k .9": "context"}  # others: the region
 BASELINE = "plain inpainting"
+REACHES = {"default": REACH, "all": Reach(), "objects": Reach(objects_only=True)}
 # name -> (seed of the scenes and wishes, first seed of the noise); no two share a picture
 SETS = {
     "first": ([4504, 3], 1_000_003),  # the 144 pictures of 0.1.0's table
     "development": ([4504, 18, 1], 181_000_003),
     "confirm": ([4504, 18, 2], 182_000_003),
+    "norms-development": ([4504, 18, 5], 185_000_003),
+    "norms-confirm": ([4504, 18, 6], 186_000_003),
 }
 MEASURES = ("right", "seam", "change_outside", "sharpness", *KINDS)
 
@@ -134,6 +143,12 @@ def add_arguments(
     parser.add_argument("--strength", type=float, default=strength, help="denoising strength")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
+    parser.add_argument("--device", default="cpu", help="where torch runs the model: cpu, cuda")
+    parser.add_argument("--batch", type=int, default=_BATCH, help="pictures at a time")
+    parser.add_argument("--shard", default="1/1", help="part of the pictures, e.g. 2/3")
+    parser.add_argument(
+        "--reach", choices=REACHES, default=next(iter(REACHES)), help="of levelled norms"
+    )
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument(
         "--lines", type=Path, help="results by picture, JSON lines; a stopped run goes on there"
@@ -173,8 +188,11 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
         "cfg": request.cfg,
         "strength": args.strength,
         "precision": args.precision,
+        **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
+        **({} if args.reach == next(iter(REACHES)) else {"reach": args.reach}),
         **of_bench,
     }
+    check_whole("batch", args.batch, 1, 1024)
     if args.threads:
         torch.set_num_threads(args.threads)
     lines = _read(args.lines, setup)
@@ -275,17 +293,19 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
 
 def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
     """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
-    pipeline = ScenePipeline.load(args.weights)
+    pipeline = ScenePipeline.load(args.weights).to(args.device)
+    pipeline.reach, (shard, shards) = REACHES[args.reach], parse_shard(args.shard)
     jobs = make_jobs(pipeline, args.set, count, request)
     done = {(line["arm"], line["picture"]) for line in lines}
     made = []
     with open(args.lines, "a+") if args.lines else contextlib.nullcontext() as out:
         if out:
             end_cut_line(out)
-        for start in tqdm(range(0, count, _BATCH), unit="batch"):
+        starts = range(0, count, args.batch)[shard::shards]
+        for start in tqdm(starts, unit="batch"):
             for arm in arms:
                 numbers = [
-                    i for i in range(start, min(start + _BATCH, count)) if (arm, i) not in done
+                    i for i in range(start, min(start + args.batch, count)) if (arm, i) not in done
                 ]
                 if not numbers:
                     continue
@@ -300,7 +320,7 @@ def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
                 new = [{"arm": arm, "picture": i, **m} for i, m in zip(numbers, measured)]
                 made += new
                 if out:
-                    out.writelines(json.dumps({**line, "setup": setup}) + "\n" for line in new)
+                    out.write("".join(json.dumps({**ln, "setup": setup}) + "\n" for ln in new))
                     out.flush()
     return made
 
@@ -323,10 +343,11 @@ def painted_by(pipeline, jobs, arm, request, strength=1.0) -> np.ndarray:
 def _measure(pipeline, jobs, arm, request, strength, precision=PRECISIONS[0]):
     """The measures of every job, as dictionaries."""
     originals = np.stack([job.picture for job in jobs])
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+    device = pipeline.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         made = painted_by(pipeline, jobs, arm, request, strength)
     autoencoder = pipeline.model.autoencoder
-    latents = autoencoder.encode(to_input(originals, torch.device("cpu")))
+    latents = autoencoder.encode(to_input(originals, device))
     kept = pipeline.model.decode_pixels(latents).numpy()
     for job, picture, original in zip(jobs, made, kept):
         outside = ~job.region.repeat(PATCH, 0).repeat(PATCH, 1)

@@ -240,7 +240,7 @@ def main(args: argparse.Namespace) -> int:
         if coupling not in COUPLINGS:
             raise SettingsError(f"couplings: {coupling:g} is unknown; choose of 0, 0.5, 1.")
     request = Request("", steps=args.steps, cfg=args.cfg, rule=args.rule, schedule=args.schedule)
-    shard = _parse_shard(args.shard)
+    shard = parse_shard(args.shard)
     prompts = bench_prompts(args.split, args.prompts)
     seeds = check_whole("seeds", args.seeds, 1, 1000)
     setup = {
@@ -300,7 +300,7 @@ def _line(row: dict) -> str:
     return text
 
 
-def _parse_shard(text: str) -> tuple[int, int]:
+def parse_shard(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
         raise SettingsError(f"shard: {text!r} is not of the form 2/3.")

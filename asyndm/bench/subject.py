@@ -6,6 +6,7 @@ import importlib
 import math
 import types
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,12 @@ from asyndm.core.rows import Rows
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.schedule import Size
 from asyndm.network import AttentionCapture, attach
+from asyndm.network.calibrate import TIMESTEPS
+from asyndm.network.norm_table import NormTable, norms_of
+from asyndm.network.norms import LevelledNorms
 
 METHODS = ("synchronous", "asyndm", "naive")
+LEVELLED = "levelled"  # asyndm with levelled norms
 STEPS = 50  # of the run
 MIDDLE = 25  # the step the measuring starts at
 LAST = 45  # the step it starts over at
@@ -73,6 +78,17 @@ class Subject:
             self.capture.settle(size)
         self.restart()
 
+    @cached_property
+    def norms(self) -> LevelledNorms:
+        """Levelled norms by a table of random numbers: what they cost is any table's."""
+        layers = [(name, norm.num_groups) for name, norm in norms_of(self.unet).items()]
+        shape = (2, len(TIMESTEPS), sum(groups for _, groups in layers))
+        generator = torch.Generator().manual_seed(2)
+        mean = torch.randn(shape, generator=generator)
+        var = 0.5 + torch.rand(shape, generator=generator)
+        table = NormTable.of(layers, torch.tensor(TIMESTEPS, dtype=torch.float32), mean, var)
+        return LevelledNorms(table)
+
     def restart(self) -> None:
         """Back to the middle of the run."""
         curvatures = (CURVATURE,) * len(WORDS)
@@ -101,6 +117,8 @@ class Subject:
         """The method's hooks are in the network inside this block; none for the synchronous one."""
         if method == "synchronous":
             return nullcontext()
+        if method == LEVELLED:
+            return attach(self.unet, self.director.call, self.capture, self.norms)
         attach_method = attach if method == "asyndm" else attach_naive
         return attach_method(self.unet, self.director.call, self.capture)
 

@@ -15,6 +15,7 @@ CURVES = ("quadratic", "linear", "piecewise", "exponential")
 MASK_SOURCES = ("dynamic", "fixed", "given")
 FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
+NORMS = ("host", "levelled")
 RULES = ("ddpm", "euler", "dpmpp_2m")
 GUIDANCES = ("cfg", "s-cfg", "seg", "pag", "tpg", "apg", "cfg++", "cfg++w")
 CLOCKS = ("asynchronous", "concave", "synchronous")
@@ -38,6 +39,7 @@ CHOICES = {
     "origin": ORIGINS,
     "clock": CLOCKS,
     "guidance": GUIDANCES,
+    "norms": NORMS,
 }
 RANGES = {
     "curvature": (0.0, 1.0),
@@ -109,6 +111,7 @@ class Settings:
     interval_high: float = 0.0  # and up to this one, 0 = no end
     zigzag: float = 0.0  # share of the steps that zigzag
     zigzag_up: float = 0.0  # guidance on a zigzag's way up
+    norms: str = "host"  # "levelled": group norms by statistics of each pixel's own noise level
 
     def __post_init__(self) -> None:
         for name, said in SAID.items():

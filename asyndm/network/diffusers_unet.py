@@ -19,6 +19,7 @@ from asyndm.network.hooks import UNetHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
+    from asyndm.network.norms import LevelledNorms
 
 NORMS = ("default", "scale_shift")  # how a block may take in time
 
@@ -30,9 +31,13 @@ class DiffusersHooks(UNetHooks):
     input_names = ("sample",)
 
     def __init__(
-        self, unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+        self,
+        unet: nn.Module,
+        call: NetworkCall,
+        capture: AttentionCapture | None = None,
+        norms: LevelledNorms | None = None,
     ) -> None:
-        super().__init__(unet, call, capture)
+        super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
         config = getattr(unet, "config", None)
         self.concatenate = bool(getattr(config, "class_embeddings_concat", False))

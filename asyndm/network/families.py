@@ -15,12 +15,16 @@ from asyndm.network.ldm_unet import LdmHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
+    from asyndm.network.norms import LevelledNorms
 
 FAMILIES: tuple[type[UNetHooks], ...] = (LdmHooks, DiffusersHooks)
 
 
 def attach(
-    unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+    unet: nn.Module,
+    call: NetworkCall,
+    capture: AttentionCapture | None = None,
+    norms: LevelledNorms | None = None,
 ) -> AbstractContextManager[None]:
     """Per-pixel timesteps, and attention capture, in any network AsynDM knows.
 
@@ -32,11 +36,12 @@ def attach(
         call: the channel to the sampling run. While its ``pixel_time`` is None the network's
             output is untouched.
         capture: records cross-attention, also while ``pixel_time`` is None.
+        norms: levels the group norms; None = they stay the host's.
 
     Raises:
         UnsupportedNetwork: no family knows it, it is compiled, or it cannot be steered by hooks.
     """
-    return family_of(unet)(unet, call, capture).attached()  # looks for compiled parts, too
+    return family_of(unet)(unet, call, capture, norms).attached()  # looks for compiled parts, too
 
 
 def family_of(unet: nn.Module) -> type[UNetHooks]:

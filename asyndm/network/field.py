@@ -40,6 +40,7 @@ class TimestepField:
         self.rows = len(images)
         self._one_image = len(set(images)) == 1
         self._pixel_time = dataclasses.replace(pixel_time, index=pixel_time.index.to(device))
+        self._levels = self._pixel_time  # with the numbering of `timesteps`, also after `join`
         self._image = image.to(device)
         self.table: Tensor | None = None  # [R, E], or [rows * N, E] after `join`
         self._width = 0  # table rows of one network row; 0 = all network rows share the table
@@ -96,6 +97,35 @@ class TimestepField:
         pixels = pixels.view(values.shape[1], *index.shape).transpose(0, 1)
         return pixels.expand(self.rows, -1, -1, -1)
 
+    def places(self, height: int, width: int) -> Places:
+        """The timesteps of every pixel of a resolution, in few numbers."""
+        levels, cells = self._levels, self._levels.index[0].numel()
+        image = self._image[:1] if self._one_image else self._image
+        few = min(cells, height * width)
+        if self.timesteps.shape[0] <= few:
+            index = levels.index_at(height, width)[image]
+            share = torch.zeros(
+                len(image), len(self.timesteps), dtype=torch.float32, device=index.device
+            )
+            one = torch.full((), 1 / (height * width), device=index.device)
+            share.scatter_add_(1, index.flatten(1), one.expand(len(image), height * width))
+            return Places(self.rows, self.timesteps.float()[None], share, index)
+        # A row never needs more timesteps than its image has cells, or this resolution pixels.
+        if few == cells:
+            grid = levels.grid
+        else:
+            grid = (height, width)
+            levels = dataclasses.replace(levels, index=levels.index_at(height, width))
+        time = self.timesteps.float()[levels.index.flatten(1)[image]]
+        own = torch.arange(few, device=time.device).view(1, *grid)
+        if few == cells:
+            own = dataclasses.replace(levels, index=own).index_at(height, width)
+        index = own.expand(len(image), -1, -1)
+        one = torch.full((), 1 / (height * width), device=index.device)
+        share = torch.zeros_like(time)
+        share.scatter_add_(1, index.flatten(1), one.expand(len(image), height * width))
+        return Places(self.rows, time, share, index)
+
     def _rows_at(self, height: int, width: int) -> Tensor:
         """Table row of every pixel, [1 or rows, height, width]; kept for the whole forward."""
         size = (height, width)
@@ -110,3 +140,31 @@ class TimestepField:
                 index = index[self._image]
             self._index[size] = index
         return self._index[size]
+
+
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """The timesteps of the pixels of one resolution: a small table for each network row.
+
+    Attributes:
+        rows: of the network.
+        timesteps: [1 or rows, W] float32.
+        share: [1 or rows, W], the share of the pixels at each of them.
+        index: [1 or rows, height, width], the column of every pixel; 1 = all rows have the same.
+    """
+
+    rows: int
+    timesteps: Tensor
+    share: Tensor
+    index: Tensor
+
+    def spread(self, values: Tensor) -> Tensor:
+        """[rows, W, C] at every pixel: [rows, C, height, width], newly made."""
+        size, columns = tuple(self.index.shape[-2:]), values.transpose(1, 2)
+        if len(self.index) == 1:
+            flat = columns.reshape(-1, columns.shape[-1])
+            pixels = flat.index_select(1, self.index.flatten())
+        else:
+            index = self.index.flatten(1)[:, None].expand(-1, columns.shape[1], -1)
+            pixels = columns.gather(2, index)
+        return pixels.view(self.rows, -1, *size)

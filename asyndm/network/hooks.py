@@ -20,6 +20,7 @@ from asyndm.network.field import TimestepField
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
+    from asyndm.network.norms import LevelledNorms
 
 
 class UNetHooks(ABC):
@@ -29,6 +30,7 @@ class UNetHooks(ABC):
         unet: the network.
         call: the channel to the sampling run; read anew in every forward.
         capture: where cross-attention is recorded, or None.
+        norms: what levels the group norms, or None: they are the host's.
 
     Raises:
         UnsupportedNetwork: hooks cannot do their work in this network.
@@ -39,10 +41,14 @@ class UNetHooks(ABC):
     concatenate = False  # the vectors a row adds are joined on the channels instead
 
     def __init__(
-        self, unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+        self,
+        unet: nn.Module,
+        call: NetworkCall,
+        capture: AttentionCapture | None = None,
+        norms: LevelledNorms | None = None,
     ) -> None:
         check_hookable(unet)
-        self.unet, self.call, self.capture = unet, call, capture
+        self.unet, self.call, self.capture, self.norms = unet, call, capture, norms
         self.field: TimestepField | None = None  # None = this forward is synchronous
         self._time: Tensor | None = None
         self._parts: list[Tensor] = []
@@ -73,6 +79,8 @@ class UNetHooks(ABC):
                 )
         try:
             self._handles.append(self.unet.register_forward_pre_hook(self._begin, with_kwargs=True))
+            if self.norms is not None:  # ahead of what time does to a norm's output
+                self._handles.extend(self.norms.watch(self.unet))
             self.watch_time()
             if self.capture is not None:
                 self._handles.extend(self.capture.watch())
@@ -132,10 +140,14 @@ class UNetHooks(ABC):
                 f"is {known}: NetworkCall.rows must be set before every network call."
             )
         self.check_inputs(kwargs)
+        if self.norms is not None and call.pixel_time is not None:
+            self.norms.prepare(module, args, kwargs, rows)
         if self.capture is not None and call.reading:
             self.capture.begin(tuple(latents.shape[-2:]), rows)
         if call.pixel_time is not None:
             self.field = self._field(call, latents.device)
+            if self.norms is not None:
+                self.norms.begin(self.field, rows)
 
     def _field(self, call: NetworkCall, device: torch.device) -> TimestepField:
         levels, batch = call.pixel_time.sigma_table.shape[0], call.pixel_time.index.shape[0]
@@ -157,6 +169,8 @@ class UNetHooks(ABC):
         """Drop everything of the last forward, also of one that an error cut short."""
         self.field = self._time = None
         self._parts = []
+        if self.norms is not None:
+            self.norms.forget()
         if self.capture is not None:
             self.capture.forget_pending()
 

@@ -20,6 +20,7 @@ from asyndm.network.hooks import UNetHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
+    from asyndm.network.norms import LevelledNorms
 
 Shrink = Callable[[int], int]
 
@@ -43,10 +44,14 @@ class LdmHooks(UNetHooks):
     input_names = ("x",)
 
     def __init__(
-        self, unet: nn.Module, call: NetworkCall, capture: AttentionCapture | None = None
+        self,
+        unet: nn.Module,
+        call: NetworkCall,
+        capture: AttentionCapture | None = None,
+        norms: LevelledNorms | None = None,
     ) -> None:
         self._sizes: dict[nn.Module, Size] = {}  # of the features in the running ResBlock
-        super().__init__(unet, call, capture)
+        super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
 
     def watch_time(self) -> None:

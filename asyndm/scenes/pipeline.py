@@ -16,86 +16,26 @@ from asyndm.core.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverag
 from asyndm.core.parametrisation import VParametrisation
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
-from asyndm.core.settings import RULES, Settings, SettingsError, check_number, check_whole
-from asyndm.core.sigmas import SCHEDULES, make_sigmas
+from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.sigmas import make_sigmas
 from asyndm.core.words import ObjectWord, match_objects, objects_of
 from asyndm.guidance import Guide
 from asyndm.guidance import methods as ways
 from asyndm.guidance.denoiser import MethodDenoiser
 from asyndm.guidance.measure import Measured
 from asyndm.network import AttentionCapture, attach
+from asyndm.network.norm_table import NormTable
+from asyndm.network.norms import REACH, LevelledNorms
 
 from .checker import Verdict, check, object_cells
+from .levelled import scene_table
 from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
 from .objects import capture_of, curvatures_of
-from .text import COUPLINGS, parse_prompt, tokenize
+from .request import Request
+from .text import parse_prompt, tokenize
 
 METHODS = ("synchronous", "concave", "asyndm", "oracle")
-MAX_BATCH = 16
-MAX_STEPS = 200
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to draw, and how, apart from AsynDM's own settings.
-
-    Raises:
-        SettingsError: a value that cannot be used, in one line.
-    """
-
-    prompt: str
-    steps: int = 25
-    cfg: float = 2.5
-    seed: int = 0
-    batch: int = 1  # image j has seed + j
-    rule: str = "ddpm"
-    schedule: str = "uniform"
-    coupling: float = 1.0  # how much backgrounds know of the objects: 0, 0.5 or 1
-    painted: np.ndarray | None = field(default=None, compare=False)  # [H, W], 1 = object
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str):
-            raise SettingsError(f"prompt: {self.prompt!r} is not text.")
-        for name, low, high in (
-            ("steps", 1, MAX_STEPS),
-            ("seed", 0, 2**32 - 1),
-            ("batch", 1, MAX_BATCH),
-        ):
-            object.__setattr__(self, name, check_whole(name, getattr(self, name), low, high))
-        object.__setattr__(self, "cfg", check_number("cfg", self.cfg, 0, 30))
-        for name, choices in (("rule", RULES), ("schedule", SCHEDULES), ("coupling", COUPLINGS)):
-            if getattr(self, name) not in choices:
-                shown = ", ".join(str(choice) for choice in choices)
-                raise SettingsError(
-                    f"{name}: {getattr(self, name)!r} is unknown; choose one of {shown}."
-                )
-        if self.painted is not None:
-            object.__setattr__(self, "painted", _checked_painting(self.painted))
-
-
-def _checked_painting(painted: np.ndarray) -> np.ndarray:
-    """A painted mask as float [H, W] within 0 and 1.
-
-    Raises:
-        SettingsError: it is not square as the picture is, empty, or no mask at all.
-    """
-    mask = np.asarray(painted, float)
-    if mask.ndim != 2:
-        raise SettingsError(
-            f"painted mask: its shape {mask.shape} is not [height, width]; give one channel."
-        )
-    height, width = mask.shape
-    if min(height, width) < LATENT_SIZE or abs(height - width) > 0.02 * max(height, width):
-        raise SettingsError(
-            f"painted mask: it is {width}x{height} pixels, the picture is square; "
-            f"give equal sides of {LATENT_SIZE} pixels or more."
-        )
-    if not (np.isfinite(mask).all() and 0 <= mask.min() and mask.max() <= 1):
-        raise SettingsError("painted mask: its values must lie within 0 and 1.")
-    if not mask.any():
-        raise SettingsError("painted mask: it is empty; paint where the objects shall be.")
-    return mask
 
 
 @dataclass(frozen=True)
@@ -158,6 +98,8 @@ class ScenePipeline:
 
     def __init__(self, model: SceneModel) -> None:
         self.model = model
+        self._norms: NormTable | None = None
+        self.reach = REACH  # of levelled norms
         self.parametrisation = VParametrisation(training_alphas())
         self.tokenizer = Tokenizer()
 
@@ -169,6 +111,32 @@ class ScenePipeline:
             FileNotFoundError: there are none.
         """
         return cls(SceneModel.load(WEIGHTS if path is None else path))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.text.position.device
+
+    def to(self, device: torch.device | str) -> ScenePipeline:
+        """The same pipeline, its model on another device.
+
+        Raises:
+            SettingsError: torch cannot use it.
+        """
+        try:
+            self.model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise SettingsError(f"device: {str(device)!r} cannot be used: {why}") from None
+        return self
+
+    def norms_of(self, settings: Settings) -> LevelledNorms | None:
+        """What levels the norms where the settings say so; its table is made when first asked."""
+        if settings.norms == "host":
+            return None
+        if self._norms is None:
+            self._norms = scene_table(self)
+        return LevelledNorms(self._norms, reach=self.reach)
 
     @classmethod
     def random(cls, seed: int = 0) -> ScenePipeline:
@@ -309,8 +277,10 @@ class ScenePipeline:
         hooked: AbstractContextManager[None] = nullcontext()
         if method != "synchronous" or reads_attention:
             watching = capture if reads_attention else None
-            hooked = attach(self.model.unet, director.call, watching)
-        template = torch.empty(len(prompts), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+            norms = None if method == "synchronous" else self.norms_of(settings)
+            hooked = attach(self.model.unet, director.call, watching, norms)
+        shape = (len(prompts), LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE)
+        template = torch.empty(shape, device=self.device)
         noise = seeded_noise(template, seeds)
         sigmas = make_sigmas(request.schedule, request.steps, self.parametrisation)
         conditions = {

@@ -79,7 +79,7 @@ def repaint(
     if slow != "region" and (settings.mask_source != "given" or settings.lead):
         raise SettingsError(f"slow: {slow} needs the mask source 'given' and no context lead.")
     strength = check_number("strength", strength, 0.01, 1)
-    known = pipeline.model.autoencoder.encode(to_input(pictures, torch.device("cpu")))
+    known = pipeline.model.autoencoder.encode(to_input(pictures, pipeline.device))
     sigmas = make_sigmas(request.schedule, request.steps, pipeline.parametrisation)
     sigmas = sigmas[request.steps - max(1, round(strength * request.steps)) :]
     watching = None
@@ -98,8 +98,9 @@ def repaint(
         allowed=region if slow == "region" else None,  # a run's kept part is never slow otherwise
         known=known,
     )
-    noise = seeded_noise(known, seeds)
-    with attach(pipeline.model.unet, director.call, watching):
+    noise, region = seeded_noise(known, seeds), region.to(known.device)
+    norms = pipeline.norms_of(settings)
+    with attach(pipeline.model.unet, director.call, watching, norms):
         latents = sample_asyndm(
             KeepingDenoiser(
                 GuidedDenoiser(pipeline.model.unet, pipeline.parametrisation, director.call),
