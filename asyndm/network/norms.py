@@ -32,10 +32,10 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.network.capture import _no_autocast
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.field import Places, TimestepField
 from asyndm.network.norm_table import NormTable, norms_of
+from asyndm.network.pile import no_autocast
 
 FORMS = ("scaled", "shifted")
 FORM = FORMS[0]
@@ -162,7 +162,7 @@ class LevelledNorms:
                 "the image into pieces cannot go with levelled norms."
             )
         size = tuple(output.shape[-2:])
-        with _no_autocast(output.device):
+        with no_autocast(output.device):
             level = self._made.get(size)
             if level is None:
                 level = self._made[size] = self._level(size)
@@ -312,7 +312,7 @@ class Recorder:
     def _before(self, name: str) -> Callable:
         def hook(module: nn.GroupNorm, args: tuple) -> None:
             x = args[0]
-            with _no_autocast(x.device):
+            with no_autocast(x.device):
                 x = x.detach().float().unflatten(1, (module.num_groups, -1)).flatten(2)
                 var, mean = torch.var_mean(x, 2, unbiased=False)
                 weights = self._weights.to(x.device)
