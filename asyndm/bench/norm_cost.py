@@ -37,7 +37,9 @@ def norm_costs(
         areas = [height * width for height, width in sizes[number:]]
         subject = Subject(size, tiny, device)
         times: dict[str, list[float]] = {method: [] for method in METHODS}
-        alternate(subject, times, time.monotonic() + areas[0] / sum(areas) * (end - time.monotonic()))
+        alternate(
+            subject, times, time.monotonic() + areas[0] / sum(areas) * (end - time.monotonic())
+        )
         ratio, interval = paired_ratio(*(times[method] for method in METHODS))
         by_size["x".join(map(str, size))] = {
             "operations_ratio": counts[LEVELLED] / counts["asyndm"],

@@ -112,6 +112,12 @@ FACES = {
         placeholder="red=shark:0.7, #00f=bike",
         advanced=True,
     ),
+    "norms": Face(
+        "Group norms",
+        "Levelled: each pixel by statistics of its own noise level. The first job calibrates.",
+        choices={"host": "the model's own", "levelled": "levelled"},
+        advanced=True,
+    ),
     "adetailer": Face(
         "ADetailer's inner passes too",
         "Needs asyndm_script among ADetailer's script names.",
