@@ -119,6 +119,12 @@ class NeoHost(ForgeHost):
             request["hr_upscaler"] = "None"  # 2026: pictures are resized only
         return super().txt2img(**request)
 
+    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
+        import torch
+
+        torch.manual_seed(0)  # its encoder draws before the job is seeded
+        return super()._ask(kind, request)
+
 
 class OldForgeHost(ForgeHost):
     """reForge and Forge Classic: the older backend, AUTOMATIC1111's way with checkpoints."""
