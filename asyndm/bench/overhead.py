@@ -68,6 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of AsynDM beside synchronous: levelled norms beside the host's",
     )
     parser.add_argument(
+        "--shapes",
+        nargs="+",
+        choices=list(sampler_cost.SIZE),
+        default=list(sampler_cost.SIZE),
+        help="with --samplers: of these networks (default both)",
+    )
+    parser.add_argument(
         "--untimed",
         action="store_true",
         help="with --samplers or --guidance: count operations alone",
@@ -97,12 +104,22 @@ def main(args: argparse.Namespace) -> int:
         return 2
     if args.samplers:
         figures = sampler_cost.sampler_costs(
-            paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
+            paired_ratio,
+            args.minutes,
+            args.tiny,
+            timed=not args.untimed,
+            device=args.device,
+            shapes=args.shapes,
         )
         print(sampler_cost.describe(figures))
     elif args.guidance:
         figures = guidance_cost.guidance_costs(
-            paired_ratio, args.minutes, args.tiny, timed=not args.untimed, device=args.device
+            paired_ratio,
+            args.minutes,
+            args.tiny,
+            timed=not args.untimed,
+            device=args.device,
+            shapes=args.shapes,
         )
         print(guidance_cost.describe(figures))
     elif args.norms:

@@ -11,7 +11,7 @@ CPU with small latents of Stable Diffusion 1.5, on a GPU both shapes at their ow
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,6 +41,7 @@ def sampler_costs(
     timed: bool = True,
     progress: bool = True,
     device: str = "cpu",
+    shapes: Sequence[str] = tuple(SIZE),
 ) -> dict[str, Any]:
     """The figures by rule.
 
@@ -51,13 +52,13 @@ def sampler_costs(
         timed: False = operations alone.
         progress: a progress bar on the error stream.
         device: where torch runs the network.
+        shapes: of :data:`SIZE`.
     """
     end = time.monotonic() + 60 * minutes
-    shapes = ("sd15",) if tiny else tuple(SIZE)
+    shapes = ("sd15",) if tiny else tuple(shapes)
     figures: dict[str, Any] = {rule: {} for rule in REGISTRY}
     sizes = TIMED["cuda" if torch.device(device).type == "cuda" else "cpu"] if timed else {}
-    if tiny:
-        sizes = dict.fromkeys(sizes.keys() & {*shapes}, (16, 16))
+    sizes = {shape: (16, 16) if tiny else sizes[shape] for shape in shapes if shape in sizes}
     runs = len(figures) * (len(shapes) + len(sizes))
     with tqdm(total=runs, disable=not progress) as bar:
         for shape in shapes:
