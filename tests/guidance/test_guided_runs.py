@@ -104,7 +104,7 @@ def test_both_forms_of_cfgpp_are_one_where_all_pixels_share_the_hosts_clock(pipe
     assert (both[0] - both[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [*METHODS, "zigzag"])
+@pytest.mark.parametrize("name", ["s-cfg", "tpg", "apg", "cfg++", "zigzag"])
 def test_an_image_does_not_depend_on_its_batch(pipeline, name):
     changes = {"zigzag": 0.5} if name == "zigzag" else {"guidance": name}
     prompts = (PROMPT, "a green star", PROMPT)
@@ -124,8 +124,7 @@ class Stop(BaseException):
 
 
 @pytest.mark.parametrize("name", ["s-cfg", "seg", "pag", "tpg", "zigzag"])
-@pytest.mark.parametrize("stopped", [None, 2])
-def test_nothing_is_left_behind(pipeline, name, stopped):
+def test_nothing_is_left_behind(pipeline, name):
     def hooks():
         return sum(
             len(m._forward_hooks) + len(m._forward_pre_hooks) for m in pipeline.model.modules()
@@ -135,15 +134,12 @@ def test_nothing_is_left_behind(pipeline, name, stopped):
     before = hooks()
 
     def report(done, calls):
-        if done == stopped:
+        if done == 2:
             raise Stop
 
     how = settings(**changes)
-    if stopped is None:
-        pipeline.sample([PROMPT], [0], "asyndm", how, request())
-    else:
-        with pytest.raises(Stop):
-            pipeline.sample([PROMPT], [0], "asyndm", how, request(), report=report)
+    with pytest.raises(Stop):
+        pipeline.sample([PROMPT], [0], "asyndm", how, request(), report=report)
     assert hooks() == before
 
 

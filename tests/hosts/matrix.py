@@ -68,9 +68,9 @@ def pairs(samplers: Sequence[str], kinds: Sequence[str] = KINDS[:4]) -> list[tup
 
 def run(
     host, kind: str, batch: int, prompt: str, ending: str, size: int, sampler: str = "Euler a",
-    steps: int = 4,
+    steps: int = 4, settings: dict | None = None,
 ) -> str | None:  # fmt: skip
-    """What is wrong with one cell; None = nothing."""
+    """What is wrong with one cell; None = nothing. ``settings``: AsynDM's, besides k."""
     from jobs import PROMPT, Traces, make
     from jobs import PROMPTS as TEXTS
     from modules import script_callbacks
@@ -80,7 +80,7 @@ def run(
     asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": steps}
     asked["sampler_name"] = sampler
     asked |= {"width": size, "height": size}
-    scripts = {"AsynDM": {"args": [{"curvature": 0.8}]}}
+    scripts = {"AsynDM": {"args": [{"curvature": 0.8, **(settings or {})}]}}
     if kind == "soft inpaint":
         scripts["Soft Inpainting"] = {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}
     stop_at = 2
