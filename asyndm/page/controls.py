@@ -273,12 +273,12 @@ def build_controls(
             # The style sheet hides it: that also holds where the choice is a user's own default.
             with gr.Column(elem_classes="asyndm-painting"):
                 painted()
-        guiding = [name for name in fields if FACES.get(name, Face("")).folded == GUIDANCE]
-        if guiding:
-            with gr.Accordion(GUIDANCE, open=False, elem_id=f"{prefix}_guiding"):
-                for name in guiding:
-                    place(name)
         with gr.Accordion("More", open=False, elem_id=f"{prefix}_more"):
+            guiding = [name for name in fields if FACES.get(name, Face("")).folded == GUIDANCE]
+            if guiding:
+                with gr.Accordion(GUIDANCE, open=False, elem_id=f"{prefix}_guiding"):
+                    for name in guiding:
+                        place(name)
             for name in fields:
                 place(name)
             if USER.folder is not None:
