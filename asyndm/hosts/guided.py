@@ -84,6 +84,12 @@ class Guided:
             still=self.still,
         )  # fmt: skip
         self.guide.begin(sigmas.tolist())
+        needed = self.guide.method.needs_uncond
+        if needed and self.denoiser.sampler.sampler_extra_args.get("uncond") is None:
+            self.telling.note(
+                f"guidance: at CFG 1 this WebUI makes nothing without the prompt, which "
+                f"{self.settings.guidance} needs; set the CFG scale above 1 (it is not read)."
+            )
         if self.guide.passes is not None and self.denoiser.nmask is not None:
             self.guide.passes.moving = self.denoiser.nmask
 

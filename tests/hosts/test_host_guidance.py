@@ -187,8 +187,10 @@ def test_cfg_1_and_steps_without_unconditional_rows(host, traces, name):
         opts.skip_early_cond = before
     more = STEPS * (name == "seg")
     left_out = host.backend != "A1111" and name != "cfg++"  # A1111 runs them at any scale
+    if name == "cfg++" and note(one):  # Forge has none at all then, and it is said
+        left_out = host.backend != "A1111" and "at CFG 1" in note(one)
     assert measured(one)[0] == STEPS * (1 if left_out else 2) + more
-    assert not note(one) and one.images[0].std() > 0
+    assert (not note(one) or name == "cfg++") and one.images[0].std() > 0
     skipped = 0 if host.backend != "A1111" and name == "cfg++" else 3
     assert measured(early)[0] == 2 * STEPS - skipped + more
     assert early.images[0].std() > 0
@@ -349,3 +351,21 @@ def test_the_hires_pass_has_its_own_scale(host, traces):
     assert float(first) == pytest.approx(7, rel=1e-3) and float(hires) == pytest.approx(3, rel=1e-3)
     zigzag = make(host, "hires", cfg_scale=7, hr_cfg=3, **ticked(**ALONE, zigzag=1.0))
     assert not note(zigzag) and zigzag.images[0].std() > 0
+
+
+def test_cfgpp_says_where_a_host_makes_nothing_without_the_prompt(host, monkeypatch):
+    """As Forge at CFG 1, where the hires pass of its API is, too."""
+    if host.backend == "A1111":
+        pytest.skip("this host always has it")
+    from modules.sd_samplers_common import Sampler
+
+    plain = Sampler.launch_sampling
+
+    def launch(self, steps, func):
+        self.sampler_extra_args["uncond"] = None
+        return plain(self, steps, func)
+
+    if not REAL:  # a stand-in makes it all the same
+        monkeypatch.setattr(Sampler, "launch_sampling", launch)
+    made = make(host, "txt2img", cfg_scale=1, steps=3, **ticked(**ALONE, guidance="cfg++"))
+    assert "at CFG 1" in note(made) and measured(made)[0] == 3

@@ -115,7 +115,7 @@ def sample(
     """D after guidance, and after what extensions put around it."""
     model, options = unet.model, unet.model_options
     conds = [{"text": text, "strength": weight} for text, weight in cond]
-    unconds = [{"text": uncond}]
+    unconds = None if uncond is None else [{"text": uncond}]
     for modifier in options.get("conditioning_modifiers", []):
         model, x, sigma, unconds, conds, scale, options, _ = modifier(
             model, x, sigma, unconds, conds, scale, options, None

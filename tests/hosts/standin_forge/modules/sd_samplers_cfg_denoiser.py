@@ -42,7 +42,7 @@ class _Denoiser(torch.nn.Module):
         image_cond: Any,
     ) -> Tensor:  # fmt: skip
         images, text = prompt_parser.reconstruct_multicond_batch(cond, self.step)
-        free = prompt_parser.reconstruct_cond_batch(uncond, self.step)
+        free = None if uncond is None else prompt_parser.reconstruct_cond_batch(uncond, self.step)
         params = CFGDenoiserParams(
             x, image_cond, sigma, state.sampling_step, state.sampling_steps, text, free, self
         )
