@@ -24,6 +24,7 @@ from asyndm.core.settings import SettingsError, check_number, check_whole
 from asyndm.network.context_claim import CURVATURE, sentence
 from asyndm.network.context_controls import CONTROLS
 from asyndm.network.context_map import ContextMeter, grid_levels
+from asyndm.network.norms import LevelledNorms
 from asyndm.scenes.text import COUPLINGS
 from asyndm.scenes.world import WORLDS
 
@@ -32,6 +33,7 @@ from .scenes import PRECISIONS
 
 SOURCES = ("rendered", "made", "folder")
 _BATCH = 32
+_CALIBRATION = 32  # pictures for levelled norms
 _NOISE = 31_000_003  # the first picture's seed
 
 
@@ -60,7 +62,9 @@ class Subject(Protocol):
 
     def begin(self) -> None: ...
 
-    def predicting(self, captions: list[str], around: Callable[..., Any] | None = None): ...
+    def predicting(self, captions: list[str], norms: LevelledNorms | None = None): ...
+
+    def level(self, pictures: PictureSet) -> LevelledNorms: ...
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=list(CONTROLS),
         metavar="NAME",
         help=f"of {', '.join(CONTROLS)}",
+    )
+    parser.add_argument(
+        "--norms", choices=("host", "levelled"), default="host", help="levelled: by pixel's level"
     )
     parser.add_argument("--grow", type=int, default=0, help="masks wider by this many cells")
     parser.add_argument("--curvature", type=float, default=CURVATURE, help="k that is judged")
@@ -123,7 +130,9 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     args.source = args.source or ("made" if args.checkpoint else "rendered")
     subject, setup = _subject(args)
-    pictures = _pictures(args, subject).grown(args.grow)
+    levelled = args.norms == "levelled"
+    pictures = _pictures(args, subject, args.pictures + _CALIBRATION * levelled).grown(args.grow)
+    pictures, calibration = _split(pictures, args.pictures) if levelled else (pictures, None)
     report = measure(
         subject,
         pictures,
@@ -132,12 +141,14 @@ def main(args: argparse.Namespace) -> int:
         curvature=args.curvature,
         batch=args.batch,
         precision=args.precision,
+        calibration=calibration,
     )
     report = {
         "pictures": report.pop("pictures"),
         **setup,
         "source": args.source,
         "grow": args.grow,
+        "norms": args.norms,
         "precision": args.precision,
         "curvature": args.curvature,
         **report,
@@ -162,7 +173,7 @@ def measure(
     curvature: float = CURVATURE,
     batch: int = _BATCH,
     precision: str = PRECISIONS[0],
-    around: Callable[..., Any] | None = None,
+    calibration: PictureSet | None = None,
 ) -> dict[str, Any]:
     """The report of :meth:`ContextMeter.report`; Ctrl-C ends it with what is there.
 
@@ -174,7 +185,8 @@ def measure(
         curvature: the largest k whose path the controls are to cover.
         batch: pictures a network call.
         precision: of the network.
-        around: (network, call) -> what else is done to the network meanwhile, a context manager.
+        calibration: other pictures, on which levelled norms are calibrated; None = the norms stay
+            the network's own.
 
     Raises:
         SettingsError: a map that cannot be made of these pictures.
@@ -193,9 +205,10 @@ def measure(
             tqdm(total=meter.calls * len(chunks), unit="call") as bar,
             torch.autocast(subject.device.type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
+            norms = None if calibration is None else subject.level(calibration)
             for chunk in chunks:
                 mine = slice(chunk[0], chunk[-1] + 1)
-                with subject.predicting(pictures.captions[mine], around) as predict:
+                with subject.predicting(pictures.captions[mine], norms) as predict:
                     meter.add(
                         predict,
                         pictures.latents[mine].to(subject.device),
@@ -243,19 +256,34 @@ def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
     return subject, setup
 
 
-def _pictures(args: argparse.Namespace, subject: Subject) -> PictureSet:
+def _split(pictures: PictureSet, count: int) -> tuple[PictureSet, PictureSet]:
+    """What is measured, and what norms are calibrated on: others, at least two of each.
+
+    Raises:
+        SettingsError: too few pictures.
+    """
+    given = len(pictures.captions)
+    first = min(count, given - max(2, min(_CALIBRATION, given // 4)))
+    if first < 2:
+        raise SettingsError(f"norms: levelled ones need others to calibrate on than the {given}.")
+    parts = [
+        PictureSet(pictures.latents[part], pictures.masks[part], pictures.captions[part])
+        for part in (slice(first), slice(first, None))
+    ]
+    return parts[0], parts[1]
+
+
+def _pictures(args: argparse.Namespace, subject: Subject, count: int) -> PictureSet:
     if args.source == "folder":
         if args.folder is None:
             raise SettingsError(f"folder: name it with --folder; it should hold {LAYOUT}.")
-        found, masks, captions = read_folder(
-            args.folder, args.pictures, subject.size, subject.cells
-        )
+        found, masks, captions = read_folder(args.folder, count, subject.size, subject.cells)
         return PictureSet(subject.encode(found), masks, captions)
     if args.source == "rendered":
-        return subject.rendered(args.pictures, args.world)
+        return subject.rendered(count, args.world)
     check_whole("steps", args.steps, 1, 1000)
-    prompts = read_prompts(args.prompts) if args.prompts else subject.prompts(args.pictures)
-    prompts = [prompts[number % len(prompts)] for number in range(args.pictures)]
+    prompts = read_prompts(args.prompts) if args.prompts else subject.prompts(count)
+    prompts = [prompts[number % len(prompts)] for number in range(count)]
     with tqdm(total=len(prompts), unit="picture") as bar:
         cfg = args.cfg if args.cfg is not None else 7.5 if args.checkpoint else 2.5
         return subject.made(prompts, args.steps, check_number("cfg", cfg, 0, 30), bar.update)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,8 @@ from asyndm.core.schedule import resample
 from asyndm.core.settings import SettingsError
 from asyndm.network import UnsupportedNetwork
 from asyndm.network.context_map import Predictor
-from asyndm.network.predicting import predicting, union_of
+from asyndm.network.norms import LevelledNorms
+from asyndm.network.predicting import levelled_by, predicting, union_of
 from asyndm.pipelines import Checkpoint
 
 from .context_pictures import PictureSet, animal_prompts
@@ -65,7 +65,7 @@ class CheckpointSubject:
         """It is on its device."""
 
     def predicting(
-        self, captions: Sequence[str], around: Callable[..., Any] | None = None
+        self, captions: Sequence[str], norms: LevelledNorms | None = None
     ) -> AbstractContextManager[Predictor]:
         context, arguments = self.checkpoint.conditions(captions, self.size)
         return predicting(
@@ -74,8 +74,14 @@ class CheckpointSubject:
             context,
             self.checkpoint.capture(captions, self.objects),
             network_arguments=arguments,
-            around=around,
+            norms=norms,
         )
+
+    def level(self, pictures: PictureSet) -> LevelledNorms:
+        """Levelled norms, calibrated on pictures."""
+        context, arguments = self.checkpoint.conditions(pictures.captions, self.size)
+        latents = pictures.latents.to(self.device)
+        return levelled_by(self.checkpoint.unet, self.parametrisation, context, latents, arguments)
 
 
 def load(path: str, side: int | None, device: str, precision: str) -> CheckpointSubject:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import objects_of
 from asyndm.network.context_map import Predictor
-from asyndm.network.predicting import predicting, union_of
+from asyndm.network.norms import LevelledNorms
+from asyndm.network.predicting import levelled_by, predicting, union_of
 from asyndm.scenes.checker import object_cells
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.objects import capture_of
@@ -91,7 +91,7 @@ class SceneSubject:
         self.pipeline.model.to(self.device)
 
     def predicting(
-        self, captions: Sequence[str], around: Callable[..., Any] | None = None
+        self, captions: Sequence[str], norms: LevelledNorms | None = None
     ) -> AbstractContextManager[Predictor]:
         objects = [objects_of(caption, self.objects) for caption in captions]
         return predicting(
@@ -99,8 +99,14 @@ class SceneSubject:
             self.parametrisation,
             self.pipeline.encode(captions, self.coupling),
             capture_of(captions, objects, self.coupling) if any(objects) else None,
-            around=around,
+            norms=norms,
         )
+
+    def level(self, pictures: PictureSet) -> LevelledNorms:
+        """Levelled norms, calibrated on pictures."""
+        context = self.pipeline.encode(pictures.captions, self.coupling)
+        latents = pictures.latents.to(self.device)
+        return levelled_by(self.unet, self.parametrisation, context, latents)
 
 
 def load(weights: Path | None, coupling: float, device: str) -> SceneSubject:

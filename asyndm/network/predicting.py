@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,10 +12,12 @@ from asyndm.core.masks import binary_masks
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import NetworkCall
 from asyndm.core.schedule import PixelTime
+from asyndm.network.calibrate import from_latents
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.context_map import Predictor
 from asyndm.network.denoiser import GuidedDenoiser
 from asyndm.network.families import attach
+from asyndm.network.norms import LevelledNorms
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def predicting(
     *,
     threshold: float = 1.0,
     network_arguments: dict[str, Any] | None = None,
-    around: Callable[[nn.Module, NetworkCall], AbstractContextManager] | None = None,
+    norms: LevelledNorms | None = None,
 ) -> Iterator[Predictor]:
     """A diffusers U-Net as a :class:`Predictor`; hooks are gone behind the block.
 
@@ -38,11 +40,10 @@ def predicting(
         capture: the pictures' object words.
         threshold: of the masks that attention gives.
         network_arguments: passed on to the U-Net.
-        around: what else is to be done to the network meanwhile (levelled norms).
+        norms: levels the group norms; None = they stay as they are.
     """
     call = NetworkCall()
-    outer = nullcontext() if around is None else around(unet, call)
-    with outer, attach(unet, call, capture):
+    with attach(unet, call, capture, norms):
         yield _Prediction(
             GuidedDenoiser(unet, parametrisation, call),
             condition,
@@ -50,6 +51,28 @@ def predicting(
             threshold,
             network_arguments,
         )
+
+
+def levelled_by(
+    unet: nn.Module,
+    parametrisation: Parametrisation,
+    condition: Tensor,
+    latents: Tensor,
+    network_arguments: dict[str, Any] | None = None,
+) -> LevelledNorms:
+    """Levelled norms of a U-Net, calibrated on clean pictures, without unconditional rows.
+
+    Args:
+        unet, parametrisation, condition, network_arguments: as in :func:`predicting`.
+        latents: [B, C, h, w] clean, of other pictures than those to be measured.
+    """
+
+    def call(x: Tensor, timesteps: Tensor) -> Tensor:
+        more = network_arguments or {}
+        return unet(x, timesteps, encoder_hidden_states=condition, **more).sample
+
+    alphas = 1 / (1 + parametrisation.sigmas**2)
+    return LevelledNorms(from_latents(call, unet, latents, [0] * len(latents), alphas))
 
 
 class _Prediction:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -73,21 +72,26 @@ def test_a_mixed_call_is_the_formula(subject, rendered):
 def test_nothing_is_left_in_the_network(subject, rendered):
     subject.unet.eval()
     hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.unet.modules()]
-    entered = []
-
-    @contextmanager
-    def around(network, call):
-        entered.append((network, call))
-        yield
-
     few = PictureSet(rendered.latents[:2], rendered.masks[:2], rendered.captions[:2])
-    report = bench.measure(subject, few, 3, controls=(), around=around)
+    report = bench.measure(subject, few, 3, controls=(), calibration=few)
     assert hooks == [
         len(m._forward_hooks) + len(m._forward_pre_hooks) for m in subject.unet.modules()
     ]
-    assert [network for network, _ in entered] == [subject.unet]
-    assert entered[0][1].pixel_time is not None  # of the last call: what else is done sees it
     assert "Not measured: shifted, foreign, strange, boxed, attention." in sentence(report)
+
+
+def test_levelled_norms_take_harm_away(subject, of_shipped):
+    """On other pictures than they are calibrated on."""
+    pictures = subject.rendered(32, WORLDS[0])
+    tested, others = bench._split(pictures, 16)
+    assert tested.captions == pictures.captions[:16] and len(others.captions) == 16
+    report = bench.measure(
+        subject, tested, 4, controls=(), precision="bfloat16", calibration=others
+    )
+    before, after = judge(of_shipped).cost.change, judge(report).cost.change
+    assert after.value < before.value / 2 and after.high < before.low
+    with pytest.raises(SettingsError, match="norms: levelled ones need others"):
+        bench._split(PictureSet(tested.latents[:2], tested.masks[:2], tested.captions[:2]), 2)
 
 
 def test_masks_of_its_own_pictures_come_from_attention(subject):
@@ -202,11 +206,11 @@ def test_an_interrupt_keeps_what_is_measured(subject, rendered, monkeypatch, cap
     opened = []
     plain = subject.predicting
 
-    def predicting(captions, around=None):
+    def predicting(captions, norms=None):
         opened.append(captions)
         if len(opened) == 2:
             raise KeyboardInterrupt
-        return plain(captions, around)
+        return plain(captions, norms)
 
     monkeypatch.setattr(subject, "predicting", predicting)
     report = bench.measure(subject, few, 3, controls=(), batch=2)
