@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,13 @@ class Scenes:
     context: Tensor
     objects: Tensor
     noise: Tensor
+    _equal: dict[float, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def equal(self, pipeline: ScenePipeline, timestep: float) -> dict[str, np.ndarray]:
+        """The errors where all pixels share a timestep."""
+        if timestep not in self._equal:
+            self._equal[timestep] = errors(pipeline, self, timestep, timestep)
+        return self._equal[timestep]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,11 +195,11 @@ def grid(
     """A row for every pair of timesteps: the change of the error against equal noise, with se."""
     rows = []
     for t_object in t_objects:
-        equal = errors(pipeline, scenes, t_object, t_object)["objects"]
+        equal = scenes.equal(pipeline, t_object)["objects"]
         for part in ahead:
             t_background = min(999, round(t_object * (1 - part)))
             here = errors(pipeline, scenes, t_object, t_background, norms)
-            below = errors(pipeline, scenes, t_background, t_background)["background"]
+            below = scenes.equal(pipeline, t_background)["background"]
             row = {"norms": name, "t_object": t_object, "t_background": t_background}
             for what, base in (("objects", equal), ("background", below)):
                 change = (here[what] - base) / base.mean()

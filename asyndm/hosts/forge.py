@@ -9,7 +9,7 @@ extensions use, is left to them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -68,8 +68,11 @@ class ForgeRun(HostRun):
     def model(self) -> Any:
         return self.denoiser.inner_model.inner_model
 
+    def options(self) -> Mapping[str, Any]:
+        return getattr(self.model().forge_objects.unet, "model_options", None) or {}
+
     def patches(self) -> Iterable[Any]:
-        options = getattr(self.model().forge_objects.unet, "model_options", None) or {}
+        options = self.options()
         patches = options.get("transformer_options", {}).get("patches", {})
         return [*patches.get("attn2_patch", ()), *patches.get("attn2_output_patch", ())]
 

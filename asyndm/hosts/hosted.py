@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import Any
@@ -29,6 +29,7 @@ from asyndm.hosts import webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
+from asyndm.hosts.levelling import norms_for
 from asyndm.hosts.painted import curvatures_of, given_masks, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.hosts.reel import Reel
@@ -178,6 +179,10 @@ class HostRun(Guided, ABC):
     def begin_step(self, params: Any) -> None:
         """The host is about to call the network for one step, in one call or several."""
 
+    def options(self) -> Mapping[str, Any] | None:
+        """What extensions added to a backend's model, where it keeps a list of that."""
+        return None
+
     def patches(self) -> Iterable[Any]:
         """Functions that other extensions put into the network's cross-attention."""
         return ()
@@ -298,7 +303,8 @@ class HostRun(Guided, ABC):
                 stack.enter_context(self.guide.watching(network))
                 stack.enter_context(self.around_guidance())
             stack.enter_context(self.watch.watching(network))
-            stack.enter_context(attach(network, self.call, self.capture if self.reads else None))
+            reading = self.capture if self.reads else None
+            stack.enter_context(attach(network, self.call, reading, norms_for(self)))
         except BaseException:
             stack.close()
             raise

@@ -34,7 +34,9 @@ FOUND, FOUND_HIRES = "found", "found_hires"
 _TELLS_FOUND = (0, 2)  # the first version whose images do
 # What a guided image cost: counted network rows, effective guidance; never pasted.
 MEASURED_KEY = "AsynDM measured"
-KEYS = (KEY, NOTE_KEY, VERSION_KEY, MEASURED_KEY)
+# The table that levelled norms went by: other tables make slightly other pictures.
+NORMS_KEY = "AsynDM norms"
+KEYS = (KEY, NOTE_KEY, VERSION_KEY, MEASURED_KEY, NORMS_KEY)
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}

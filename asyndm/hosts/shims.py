@@ -96,6 +96,11 @@ def presets_place() -> tuple[Path, str]:
     return Path(shared.data_path) / "asyndm-presets", why
 
 
+def norms_place() -> Path:
+    """The folder of the tables of levelled norms."""
+    return Path(shared.data_path) / "asyndm-norms"
+
+
 def running_script(p: Any) -> str:
     """The title of the host's own script (Prompt matrix, SD upscale, ...) a job is in, else ""."""
     arguments = list(getattr(p, "script_args", None) or [0])

@@ -1,0 +1,109 @@
+"""Levelled norms in a WebUI: calibrated once, kept, interruptible, and gone behind the job."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from jobs import apart, make, note, ticked
+
+from asyndm.hosts.infotext import NORMS_KEY
+
+
+@pytest.fixture
+def folder(host, monkeypatch):
+    """Where the tables lie; empty, and nothing held in memory. A table takes three calls."""
+    from asyndm.hosts import levelling, shims
+
+    walk = partial(levelling.from_walk, pictures=1, timesteps=(0, 500, 999))
+    monkeypatch.setattr(levelling, "from_walk", walk)
+
+    place = shims.norms_place()
+    for file in place.glob("*") if place.is_dir() else ():
+        file.unlink()
+    levelling._TABLES._held.clear()
+    return place
+
+
+@pytest.fixture
+def calls(host):
+    """Counts the network's calls."""
+    counted = []
+    handle = host.network().middle_block.register_forward_hook(lambda *_: counted.append(1))
+    yield counted
+    handle.remove()
+
+
+def test_the_first_job_calibrates_and_the_next_uses_the_table(host, traces, folder):
+    plain = make(host, "txt2img", **ticked(curvature=0.9))
+    first = make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    assert "norms=levelled" in first.parameters["AsynDM"] and not note(first)
+    assert "norms are calibrated for this checkpoint (3 network calls" in str(first.info)
+    assert len(list(folder.glob("*.safetensors"))) == 1
+    assert apart(plain.images[0], first.images[0]) > 1
+    again = make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    assert apart(first.images[0], again.images[0]) == 0
+    assert "calibrated" not in str(again.info)
+    assert again.parameters[NORMS_KEY] == first.parameters[NORMS_KEY]
+    from asyndm.hosts import levelling
+
+    levelling._TABLES._held.clear()  # as after a start: from the file
+    afresh = make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    assert apart(first.images[0], afresh.images[0]) == 0
+    assert apart(make(host, "txt2img", **ticked(curvature=0.9)).images[0], plain.images[0]) == 0
+
+
+def test_the_table_costs_its_calls_once(host, folder, calls):
+    make(host, "txt2img", **ticked(curvature=0.9))
+    job = len(calls)
+    for extra in (3, 0):
+        calls.clear()
+        make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+        assert len(calls) == job + extra
+
+
+def test_another_size_is_another_table_and_an_interrupt_leaves_none(host, traces, folder):
+    from modules import shared
+
+    from asyndm.hosts import levelling
+
+    make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    make(host, "txt2img", width=192, height=128, **ticked(curvature=0.9, norms="levelled"))
+    assert len(list(folder.glob("*.safetensors"))) == 2
+    levelling._TABLES._held.clear()
+    for file in folder.glob("*"):
+        file.unlink()
+    network, seen = host.network(), []
+
+    def interrupt(*_):
+        seen.append(1)
+        if len(seen) == 2:
+            shared.state.interrupted = True
+
+    handle = network.middle_block.register_forward_hook(interrupt)
+    try:
+        make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    finally:
+        handle.remove()
+    assert len(seen) == 2 and not list(folder.glob("*"))
+
+
+def test_what_changes_the_network_is_in_the_key(host):
+    from types import SimpleNamespace as Of
+
+    from asyndm.hosts import levelling
+
+    lora = {"lora": [Of(items=["ghibli", "0.8"])]}
+    assert levelling.networks_of(Of(extra_network_data=lora)) == "lora:ghibli:0.8"
+    assert levelling.networks_of(Of(extra_network_data={})) == "none"
+
+    def patched(b1, b2):
+        def output(h, hsp, options):
+            return h * b1, hsp * b2
+
+        return {"transformer_options": {"patches": {"output_block_patch": [output]}}}
+
+    p = Of(extra_generation_params={"FreeU Schedule": "0, 1", "Size": "512x512"})
+    texts = {levelling.changes_of(p, patched(*b)) for b in ((1.1, 1.2), (1.1, 1.3), (1.1, 1.2))}
+    assert len(texts) == 2 and all("FreeU" in text and "Size" not in text for text in texts)
+    assert levelling.checkpoint_of(Of(sd_checkpoint_info=Of(sha256="abc"))) == "abc"
