@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import REPO, Made, WebUI
+from works import EXTRA
 
 COMMON_FLAGS = """--skip-torch-cuda-test --skip-version-check --no-download-sd-model
 --disable-console-progressbars --no-hashing --api""".split()
@@ -38,7 +39,7 @@ class Host(WebUI):
 
     def __init__(self, extension: bool = True) -> None:
         self.folder = Path(os.environ["ASYNDM_WEBUI_DIR"]).resolve()
-        data = make_data(extension)
+        data = make_data(extension, **EXTRA)
         sys.argv = ["webui.py", *self.flags, *places(self.folder, data)]
         sys.path = [p for p in sys.path if Path(p or ".").resolve() != REPO]
         sys.path.insert(0, str(self.folder))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from works import CELLS, REFUSED, Table, asked, made_of, numbers, prepare, rows, version
+from works import CELLS, REFUSED, Table, asked, made_of, numbers, prepare, rows, version, without
 
 REAL = os.environ.get("ASYNDM_WEBUI_DIR")
 K = {"curvature": 0.8}
@@ -92,6 +92,9 @@ def test_a_job_of_the_host(host, bare, table, number):
         assert found == (0, 0, 0) and "AsynDM note" in said and "synchronous" in said
         table.tell(row[0], "ticked", "one line, synchronous")
         return
+    base = without(host.api, row)
+    if base is not None:  # the host's feature is at work, or nothing of this says anything
+        assert difference(plain, made_of(host, *base).images) != 0, "the host's feature did nothing"
     assert found[0] == 0 and isinstance(found[1], int) and found[1] > 3 and found[2] == 0, found
     if inside:
         assert "no pictures of masks join the gallery" in said

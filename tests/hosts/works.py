@@ -47,6 +47,7 @@ CHOSEN: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {},
     ),
 }
+OTHER_MODEL = "another checkpoint of the same kind"
 # The scripts that are always there and have no box to tick: what is set of the request.
 ALWAYS: dict[str, dict[str, Any]] = {
     "comments": {"prompt": f"{PROMPT} # in a red room"},
@@ -56,6 +57,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
         **{"width": 256, "height": 256},
         "override_settings": {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 64},
     },
+    "refiner": {"refiner_checkpoint": OTHER_MODEL, "refiner_switch_at": 0.5},
     "rescale_cfg": {},
     "forge_stylealign": {"batch_size": 2},
     "soft_inpainting": {"denoising_strength": 0.8},
@@ -64,7 +66,12 @@ ALWAYS: dict[str, dict[str, Any]] = {
 VALUES: dict[str, list[Any]] = {
     "controlnet": [{"enabled": True, "module": "reference_only", "image": None}],
     "rescale_cfg": [0.7],
+    "extra_options_section": [0.4],  # of EXTRA
 }
+# A setting that a user put beside the prompt (Settings > Settings in UI), for Extra options.
+EXTRA = {f"extra_options_{tab}": ["eta_ancestral"] for tab in ("txt2img", "img2img")}
+# What makes the same picture as without it: a comment is taken out, memory is spared.
+SAME = ("comments", "forge_never_oom")
 REFUSED = ("forge_multidiffusion",)  # one clear line, and the image of the unticked box
 DROPPED = {"x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": []}
 # What else people run: kind of job, what is added to the request.
@@ -110,6 +117,16 @@ def numbers() -> list[int]:
     return chosen
 
 
+def without(api: Any, row: tuple[str, str, str]) -> tuple[str, dict] | None:
+    """The same job without what an always-on script does; None for other rows."""
+    name, tab, file = row
+    job = asked(api, row)
+    if job is None or not file or "script_name" in job[1] or file in SAME:
+        return None
+    kept = {"width", "height", "batch_size", "denoising_strength"}
+    return request(_kind(file, tab), **{k: v for k, v in job[1].items() if k in kept})
+
+
 def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, dict] | None:
     """(the API's function, its request), None where nobody has said how this script is run."""
     name, tab, file = row
@@ -131,9 +148,7 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
         values = [given.get(n, value) for n, value in zip(names, values, strict=True)]
         more = {**more, "script_name": script.title(), "script_args": values}
         return request(tab, **more, **tick)
-    more = dict(ALWAYS.get(file, {}))
-    if file == "refiner":
-        more |= {"refiner_checkpoint": _other_model(), "refiner_switch_at": 0.5}
+    more = {key: _sent(value) for key, value in ALWAYS.get(file, {}).items()}
     if file in VALUES:
         values = [_sent(v) for v in VALUES[file]] + values[len(VALUES[file]) :]
     elif values and isinstance(values[0], bool):
@@ -145,8 +160,11 @@ def asked(api: Any, row: tuple[str, str, str], **settings: Any) -> tuple[str, di
     both = dict(tick.get("alwayson_scripts", {}))
     if values:
         both[script.title()] = {"args": values}
-    kind = "inpaint" if file == "soft_inpainting" else tab
-    return request(kind, **more, **({"alwayson_scripts": both} if both else {}))
+    return request(_kind(file, tab), **more, **({"alwayson_scripts": both} if both else {}))
+
+
+def _kind(file: str, tab: str) -> str:
+    return "inpaint" if file == "soft_inpainting" else tab
 
 
 def _other_model() -> str:
@@ -160,6 +178,8 @@ def _sent(value: Any) -> Any:
     """An argument as a client sends it, its picture included."""
     from driver import _encoded
 
+    if value == OTHER_MODEL:
+        return _other_model()
     if isinstance(value, dict) and value.get("image", "") is None:
         return {**value, "image": _encoded(scene())}
     return value
