@@ -5,6 +5,8 @@ Thin: what a host does is in ``asyndm.hosts``, what a user sees in ``asyndm.page
 
 from __future__ import annotations
 
+import weakref
+
 import gradio as gr
 from modules import script_callbacks, scripts
 
@@ -36,6 +38,7 @@ class AsynDMScript(scripts.Script):
     """AsynDM in txt2img and img2img."""
 
     prompt = styles = None  # the host's components
+    job = None  # a weak reference to the job at work
 
     def title(self):
         return webui.TITLE
@@ -125,7 +128,7 @@ class AsynDMScript(scripts.Script):
         if webui.is_inner(p):
             if plan.settings is None or not plan.settings.adetailer:
                 return  # it keeps the sampler it has
-            plan.outer = shared
+            plan.outer = self.job() if self.job else None
         setattr(p, webui.ATTRIBUTE, plan)
         webui.inside_script(plan, shims.running_script(p))
         unread = infotext.unread_of(plan.settings) if plan.on else ""
@@ -144,6 +147,8 @@ class AsynDMScript(scripts.Script):
     def process_batch(self, p, *arguments, **kwargs):
         plan = getattr(p, webui.ATTRIBUTE, None)
         if plan is not None:
+            if not webui.is_inner(p):  # ADetailer's inner jobs have but copies of its parameters
+                self.job = weakref.ref(p)
             plan.begin_batch()
             p.extra_generation_params.pop(infotext.NOTE_KEY, None)
             webui.announce(p, plan)

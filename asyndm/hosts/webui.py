@@ -55,7 +55,7 @@ class Plan:
         shots: one a sampling run, where masks are to be shown.
         found: what pasted parameters tell of the words their image took.
         taken: the words that steered each image.
-        outer: the parameters of the image an inner job repaints; its notes join them.
+        outer: the job whose image an inner job repaints; notes join its parameters.
         measured: what each image's guidance cost, by its number in the job.
     """
 
@@ -65,7 +65,7 @@ class Plan:
     shots: list[Shot] = field(default_factory=list)
     found: Found = Found()
     taken: Taken = field(default_factory=Taken)
-    outer: dict[str, Any] | None = None
+    outer: Any = None
     measured: dict[int, str] = field(default_factory=dict)
     _of_job: list[str] | None = None
 
@@ -104,10 +104,11 @@ def announce(p: Any, plan: Plan) -> None:
     if notes:
         p.extra_generation_params[NOTE_KEY] = _joined(notes)
     if plan.outer is not None:
-        said = str(plan.outer.get(NOTE_KEY, ""))
+        parameters = plan.outer.extra_generation_params
+        said = str(parameters.get(NOTE_KEY, ""))
         new = [line for line in notes if line not in said]
         if new:
-            plan.outer[NOTE_KEY] = _joined([*filter(None, [said]), *new])
+            parameters[NOTE_KEY] = _joined([*filter(None, [said]), *new])
 
 
 _SYNCHRONOUS = " The image is synchronous."

@@ -28,6 +28,7 @@ ON_REAL_PAGE = [
     pytest.mark.skipif(not CHROMIUM, reason="no chromium"),
 ]
 PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
+VIEWPORT = {"width": 1400, "height": 1500}
 SHOTS = os.environ.get("ASYNDM_SHOTS")  # a folder for screenshots to look at
 
 
@@ -36,15 +37,23 @@ def size(path: Path) -> int:
 
 
 @contextmanager
-def served(*options: str) -> Iterator[tuple[str, Path]]:
-    """(the address, the data folder) of a host started with some more options."""
+def served(
+    *options: str, extension: bool = True, data: Path | None = None
+) -> Iterator[tuple[str, Path]]:
+    """(the address, the data folder) of a host started with some more options.
+
+    Args:
+        options: of its command line.
+        extension: with AsynDM.
+        data: the folder of an earlier start; default: a new one.
+    """
     from real_hosts import make_data, places, real_host
 
     kind, folder = real_host(), Path(REAL)
     checkpoint = min((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"), key=size)
     # Neo keeps a checkpoint for each of its presets.
     chosen = dict.fromkeys(("sd_model_checkpoint", "forge_checkpoint_sd"), checkpoint.name)
-    data = make_data(extension=True, **chosen)
+    data = data or make_data(extension, **chosen)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,13 +96,21 @@ def browser():
 
 @pytest.fixture
 def page(url, browser):
-    page = browser.new_page(viewport={"width": 1400, "height": 1500})
+    with tab(browser, url) as page:
+        yield page
+
+
+@contextmanager
+def tab(browser, url: str, beside=None):
+    """A fresh page of a host, in a browser of its own or beside another page in the same one."""
+    context = beside.context if beside else browser.new_context(viewport=VIEWPORT)
+    page = context.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(f"{error} {error.stack}"))
     page.goto(url, timeout=120_000)
     page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
     yield page
-    page.close()
+    page.close() if beside else context.close()
     assert not [error for error in errors if "asyndm" in error.lower()], errors
 
 
@@ -117,11 +134,16 @@ def tick(page, tab: str = "txt2img") -> None:
 def generate(page, tab: str = "txt2img") -> None:
     before = info(page, tab)
     page.click(f"#{tab}_generate")
+    finished(page, before, tab)
+
+
+def finished(page, before: str = "", tab: str = "txt2img") -> None:
+    """Wait for a picture whose parameters are not ``before``."""
     page.wait_for_function(
         "([before, tab]) => { const now = document.querySelector(`#html_info_${tab}`).innerText;"
         " return now.includes('Steps:') && now !== before }",
         arg=[before, tab],
-        timeout=120_000,
+        timeout=240_000,
     )
     page.locator(f"#{tab}_gallery img").first.wait_for()
     page.locator(f"#{tab}_interrupt").wait_for(state="hidden")

@@ -1,4 +1,8 @@
-"""The real WebUIs that ``ASYNDM_WEBUI_DIR`` may name, started once a process: see driver.py."""
+"""The real WebUIs that ``ASYNDM_WEBUI_DIR`` may name, started once a process: see driver.py.
+
+``ASYNDM_EXTENSIONS`` may name folders of other extensions that are to run beside AsynDM,
+``ASYNDM_SETTINGS`` (JSON) settings of the host.
+"""
 
 from __future__ import annotations
 
@@ -177,9 +181,12 @@ def make_data(extension: bool, **options: Any) -> Path:
         (data / name).mkdir()
     # Live previews without a download: not every host ships a decoder for them.
     options = {"show_progress_type": "Approx cheap", **options}
+    options |= json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
     (data / "config.json").write_text(json.dumps(options))
     if extension:
         (data / "extensions" / "asyndm").symlink_to(REPO)
+    for other in filter(None, os.environ.get("ASYNDM_EXTENSIONS", "").split(os.pathsep)):
+        (data / "extensions" / Path(other).name).symlink_to(other)
     return data
 
 

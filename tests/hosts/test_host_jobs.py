@@ -197,8 +197,8 @@ def test_the_mask_is_saved_as_a_plain_picture(host, traces):
 
 
 class Detailer:
-    """What ADetailer does after each image: a job of its own that repaints a region, with the
-    outer job's own parameters, and the hooks once more on a copy of the outer job."""
+    """What ADetailer does after each image: a job of its own that repaints a region, with a copy
+    of the outer job's parameters, and the hooks once more on a copy of the outer job."""
 
     def __init__(self, with_asyndm: bool) -> None:
         self.with_asyndm, self.inner = with_asyndm, []
@@ -225,7 +225,10 @@ class Detailer:
             inpainting_fill=1,
             do_not_save_samples=True,
             do_not_save_grid=True,
-            extra_generation_params=p.extra_generation_params,
+            # as its copy_extra_params does
+            extra_generation_params={
+                k: v for k, v in p.extra_generation_params.items() if not callable(v)
+            },
         )
         inner.scripts, inner.script_args = self.scripts(p)
         inner._ad_inner = True
@@ -287,6 +290,9 @@ def test_adetailers_passes_keep_their_sampler_and_the_outer_note(host, traces, d
 def test_what_an_inner_pass_says_joins_the_image(host, traces, detailer):
     detailer(True)
     asked = ticked(curvature=0.8, adetailer=True, objects="cat, unicorn")
-    image = make(host, "txt2img", **asked)
-    assert "ADetailer's pass: objects: 'unicorn' is not in the prompt" in note(image)
+    image = make(host, "txt2img", n_iter=2, **asked)
+    texts = [text for text in image.info["infotexts"] if "AsynDM note" in text]
+    assert len(texts) >= 2
+    for text in texts:  # of every batch
+        assert "ADetailer's pass: objects: 'unicorn' is not in the prompt" in text
     assert note(image).startswith("objects: 'unicorn'")

@@ -61,12 +61,21 @@ ALWAYS: dict[str, dict[str, Any]] = {
     "rescale_cfg": {},
     "forge_stylealign": {"batch_size": 2},
     "soft_inpainting": {"denoising_strength": 0.8},
+    # extensions: see ASYNDM_EXTENSIONS in real_hosts.py
+    "rp": {"prompt": "a cat on grass BREAK a dog on sand"},
+    "forge_couple": {"prompt": "a cat on grass\na dog on sand"},
 }
+# The one region its detector is surest of. Any detector will do, one with random weights too: its
+# folder is named by ASYNDM_SETTINGS='{"ad_extra_models_dir": ..., "ad_script_names":
+# "asyndm_script"}'.
+ADETAILER = {"ad_model": "tiny-face.pt", "ad_confidence": 0, "ad_mask_k": 1}
 # What of the arguments of those scripts is set, from the first on.
 VALUES: dict[str, list[Any]] = {
     "controlnet": [{"enabled": True, "module": "reference_only", "image": None}],
     "rescale_cfg": [0.7],
     "extra_options_section": [0.4],  # of EXTRA
+    "forge_multidiffusion": [True, "MultiDiffusion", 64, 64, 32, 4],  # tiles of half the image
+    "!adetailer": [True, False, ADETAILER],
 }
 # A setting that a user put beside the prompt (Settings > Settings in UI), for Extra options.
 EXTRA = {f"extra_options_{tab}": ["eta_ancestral"] for tab in ("txt2img", "img2img")}
@@ -123,7 +132,7 @@ def without(api: Any, row: tuple[str, str, str]) -> tuple[str, dict] | None:
     job = asked(api, row)
     if job is None or not file or "script_name" in job[1] or file in SAME:
         return None
-    kept = {"width", "height", "batch_size", "denoising_strength"}
+    kept = {"prompt", "width", "height", "batch_size", "denoising_strength"}
     return request(_kind(file, tab), **{k: v for k, v in job[1].items() if k in kept})
 
 
@@ -228,6 +237,15 @@ def made_of(host: Any, function: str, request: dict[str, Any]) -> Any:
     if function == "batch":
         return batch_tab(host, **request)
     return getattr(host, function)(**request)
+
+
+def difference(one: Sequence[np.ndarray], two: Sequence[np.ndarray]) -> int | str:
+    """The largest of two lists of pictures, in 1/255; in words where they have no such."""
+    if len(one) != len(two):
+        return f"wrong: {len(one)} pictures, {len(two)} expected"
+    if any(a.shape != b.shape for a, b in zip(one, two)):
+        return "wrong: pictures of another size"
+    return max(int(np.abs(a.astype(int) - b.astype(int)).max()) for a, b in zip(one, two))
 
 
 @dataclass

@@ -1,0 +1,215 @@
+"""What people do in a running WebUI's page, plain, ticked and with masks; a real host only.
+
+``ASYNDM_TABLE=docs/works-with.json`` writes what was measured there, see ``works.py``: *plain* is
+beside the page of the same host without the extension.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import scene
+from pages import (  # noqa: F401 - fixtures among them
+    ON_REAL_PAGE,
+    browser,
+    choose,
+    finished,
+    first_picture,
+    generate,
+    info,
+    number,
+    served,
+    shoot,
+    small,
+    tab,
+    tick,
+)
+from PIL import Image
+from works import CELLS, Table, difference
+
+pytestmark = ON_REAL_PAGE
+# ruff: noqa: F811 - arguments of the fixtures' names
+LONG = 60  # steps: long enough to load a page anew
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory):
+    """(the host's address, that of the same host without the extension)."""
+    styles = tmp_path_factory.mktemp("styles") / "styles.csv"
+    styles.write_text("name,prompt,negative_prompt\nrainy,{prompt} and a horse in rain,\n")
+    options = ("--styles-file", str(styles))
+    with served(*options) as (url, _), served(*options, extension=False) as (bare, _):
+        yield url, bare
+
+
+@pytest.fixture(scope="module")
+def table():
+    from real_hosts import real_host
+
+    made = Table(real_host().name)
+    yield made
+    if os.environ.get("ASYNDM_TABLE"):
+        made.write(Path(os.environ["ASYNDM_TABLE"]))
+
+
+def ready(page, cell: str, tab: str = "txt2img", steps: int = 5) -> None:
+    """A small job of a cell of the table, before the button is pressed."""
+    small(page, tab)
+    number(page, f"{tab}_steps", steps)
+    number(page, f"{tab}_seed", 7)
+    if cell != "plain":
+        tick(page, tab)
+        number(page, f"{tab}_asyndm_curvature", 0.9)
+    if cell == "masks":
+        page.locator(f"#{tab}_asyndm_show_masks input").first.check()
+
+
+def version(page, tab: str = "txt2img") -> str:
+    return (re.search(r"Version: ([^,\n]+)", info(page, tab)) or [None, "unknown"])[1]
+
+
+def judged(table, row: str, found: tuple) -> None:
+    for cell, value in zip(CELLS, found):
+        table.tell(row, cell, value)
+    assert found[0] == 0 and isinstance(found[1], int) and found[1] > 3 and found[2] == 0, found
+
+
+def a_style(browser, url, cell, others):
+    with tab(browser, url) as page:
+        ready(page, cell)
+        choose(page, "#txt2img_styles input", "rainy")
+        generate(page)
+        assert "and a horse in rain" in info(page)
+        return [first_picture(page)], version(page)
+
+
+def restored(browser, url, cell, others):
+    """The page is loaded anew while the host works, and the button of the task is pressed."""
+    with tab(browser, url) as page:
+        ready(page, cell, steps=LONG)
+        page.click("#txt2img_generate")
+        page.locator("#txt2img_interrupt").wait_for(state="visible")
+        page.wait_for_timeout(1500)
+        page.reload()
+        page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
+        assert "Steps:" not in info(page)
+        button = page.locator("#txt2img_restore_progress")
+        button.wait_for(state="visible")
+        button.click()
+        finished(page)
+        assert ("AsynDM:" in info(page)) == (cell != "plain")
+        return [first_picture(page)], version(page)
+
+
+def two_tabs(browser, url, cell, others):
+    """One ticked and one not, both at work: each gets its own."""
+    with tab(browser, url) as page, tab(browser, url, beside=page) as other:
+        ready(page, cell, steps=20)
+        # without the extension there is nothing to tick
+        there = page.locator("#txt2img_asyndm").count()
+        ready(other, "ticked" if cell == "plain" and there else "plain", steps=20)
+        for each in (page, other):
+            each.click("#txt2img_generate")
+        for each in (page, other):
+            each.bring_to_front()
+            finished(each)
+        if there:
+            others[cell] = first_picture(other)
+        return [first_picture(page)], version(page)
+
+
+def batch_tab(browser, url, cell, others, folder):
+    with tab(browser, url) as page:
+        tabs = page.locator("#tabs button").filter(has_text=re.compile("^ *img2img *$", re.I))
+        tabs.first.click()
+        ready(page, cell, "img2img")
+        named = {"#mode_img2img": "batch", "#img2img_batch_source": "from directory"}
+        for parent, name in named.items():
+            button = page.locator(f"{parent} button").filter(
+                has_text=re.compile(f"^ *{name} *$", re.I)
+            )
+            button.first.click()
+        came, out = folder / "in", folder / cell
+        for made in (came, out):
+            made.mkdir(parents=True, exist_ok=True)
+        for name, turned in (("a", 0), ("b", 90)):
+            scene().rotate(turned).save(came / f"{name}.png")
+        page.fill("#img2img_batch_input_dir textarea", str(came))
+        page.fill("#img2img_batch_output_dir textarea", str(out))
+        generate(page, "img2img")
+        pictures = [np.asarray(Image.open(out / f"{name}.png").convert("RGB")) for name in "ab"]
+        return pictures, version(page, "img2img")
+
+
+@pytest.mark.parametrize(
+    ("row", "job"),
+    [
+        ("style (page)", a_style),
+        ("restore progress (page)", restored),
+        ("two tabs at once (page)", two_tabs),
+        ("img2img, batch tab (page)", batch_tab),
+    ],
+)
+def test_a_job_in_the_page(browser, urls, table, tmp_path, row, job):
+    for cell in CELLS:
+        table.tell(row, cell, "not run")
+    others: dict[str, np.ndarray] = {}
+    more = [tmp_path / "with"] if job is batch_tab else []
+    made = {}
+    for cell in CELLS:
+        made[cell], table.version = job(browser, urls[0], cell, others, *more)
+    more = [tmp_path / "without"] if job is batch_tab else []
+    bare, _ = job(browser, urls[1], "plain", {}, *more)
+    plain, ticked, masks = (made[cell] for cell in CELLS)
+    found = (difference(plain, bare), difference(ticked, plain), difference(masks, ticked))
+    judged(table, row, found)
+    if others:  # what the other tab was given is its own, too
+        assert difference([others["plain"]], ticked) == 0
+        assert difference([others["ticked"]], plain) == difference([others["masks"]], plain) == 0
+
+
+def test_the_hosts_defaults_keep_the_users_own(browser, urls, table):
+    """Settings > Defaults: what a user has set of AsynDM is there after the next start."""
+    row = "Settings > Defaults (page)"
+    with served() as (url, data), tab(browser, url) as page:
+        ready(page, "plain")
+        generate(page)
+        plain, table.version = [first_picture(page)], version(page)
+        ready(page, "ticked")
+        generate(page)
+        ticked = [first_picture(page)]
+        page.locator("#tabs button").filter(
+            has_text=re.compile("^ *settings *$", re.I)
+        ).first.click()
+        search = page.locator("#settings button").filter(
+            has_text=re.compile("^ *defaults *$", re.I)
+        )
+        search.first.click()
+        page.click("#ui_defaults_view")
+        page.locator("#tab_defaults table, #settings table").filter(
+            has_text="asyndm"
+        ).first.wait_for()
+        shoot(page, "defaults")
+        page.click("#ui_defaults_apply")
+        page.wait_for_function("() => document.body.innerText.includes('Wrote ')")
+    with served(data=data) as (url, _), tab(browser, url) as page:
+        page.fill("#txt2img_prompt textarea", "a (red:1.2) cat beside a <b>dog</b> on a sofa")
+        box = page.locator("#txt2img_asyndm-visible-checkbox")
+        assert box.is_checked()
+        number(page, "txt2img_seed", 7)
+        generate(page)
+        kept = [first_picture(page)]
+        page.locator("#txt2img_asyndm_show_masks input").first.check()
+        generate(page)
+        masks = [first_picture(page)]
+    with tab(browser, urls[1]) as page:
+        ready(page, "plain")
+        generate(page)
+        bare = [first_picture(page)]
+    assert difference(kept, ticked) == 0
+    found = (difference(plain, bare), difference(kept, plain), difference(masks, kept))
+    judged(table, row, found)
