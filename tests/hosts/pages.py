@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import shutil
@@ -186,6 +187,9 @@ def said(page, tab: str = "txt2img") -> str:
 
 def first_picture(page, tab: str = "txt2img") -> np.ndarray:
     source = page.locator(f"#{tab}_gallery img").first.get_attribute("src")
+    if source.startswith("data:"):  # a picture brought back by "Restore progress"
+        data = base64.b64decode(source.partition(",")[2])
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
     return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from jobs import scene
 from pages import (  # noqa: F401 - fixtures among them
     ON_REAL_PAGE,
+    PROMPT,
     browser,
     choose,
     finished,
@@ -28,7 +28,6 @@ from pages import (  # noqa: F401 - fixtures among them
     tab,
     tick,
 )
-from PIL import Image
 from works import CELLS, Table, difference
 
 pytestmark = ON_REAL_PAGE
@@ -122,48 +121,22 @@ def two_tabs(browser, url, cell, others):
         return [first_picture(page)], version(page)
 
 
-def batch_tab(browser, url, cell, others, folder):
-    with tab(browser, url) as page:
-        tabs = page.locator("#tabs button").filter(has_text=re.compile("^ *img2img *$", re.I))
-        tabs.first.click()
-        ready(page, cell, "img2img")
-        named = {"#mode_img2img": "batch", "#img2img_batch_source": "from directory"}
-        for parent, name in named.items():
-            button = page.locator(f"{parent} button").filter(
-                has_text=re.compile(f"^ *{name} *$", re.I)
-            )
-            button.first.click()
-        came, out = folder / "in", folder / cell
-        for made in (came, out):
-            made.mkdir(parents=True, exist_ok=True)
-        for name, turned in (("a", 0), ("b", 90)):
-            scene().rotate(turned).save(came / f"{name}.png")
-        page.fill("#img2img_batch_input_dir textarea", str(came))
-        page.fill("#img2img_batch_output_dir textarea", str(out))
-        generate(page, "img2img")
-        pictures = [np.asarray(Image.open(out / f"{name}.png").convert("RGB")) for name in "ab"]
-        return pictures, version(page, "img2img")
-
-
 @pytest.mark.parametrize(
     ("row", "job"),
     [
         ("style (page)", a_style),
         ("restore progress (page)", restored),
         ("two tabs at once (page)", two_tabs),
-        ("img2img, batch tab (page)", batch_tab),
     ],
 )
-def test_a_job_in_the_page(browser, urls, table, tmp_path, row, job):
+def test_a_job_in_the_page(browser, urls, table, row, job):
     for cell in CELLS:
         table.tell(row, cell, "not run")
     others: dict[str, np.ndarray] = {}
-    more = [tmp_path / "with"] if job is batch_tab else []
     made = {}
     for cell in CELLS:
-        made[cell], table.version = job(browser, urls[0], cell, others, *more)
-    more = [tmp_path / "without"] if job is batch_tab else []
-    bare, _ = job(browser, urls[1], "plain", {}, *more)
+        made[cell], table.version = job(browser, urls[0], cell, others)
+    bare, _ = job(browser, urls[1], "plain", {})
     plain, ticked, masks = (made[cell] for cell in CELLS)
     found = (difference(plain, bare), difference(ticked, plain), difference(masks, ticked))
     judged(table, row, found)
@@ -196,16 +169,18 @@ def test_the_hosts_defaults_keep_the_users_own(browser, urls, table):
         shoot(page, "defaults")
         page.click("#ui_defaults_apply")
         page.wait_for_function("() => document.body.innerText.includes('Wrote ')")
-    with served(data=data) as (url, _), tab(browser, url) as page:
-        page.fill("#txt2img_prompt textarea", "a (red:1.2) cat beside a <b>dog</b> on a sofa")
-        box = page.locator("#txt2img_asyndm-visible-checkbox")
-        assert box.is_checked()
-        number(page, "txt2img_seed", 7)
-        generate(page)
-        kept = [first_picture(page)]
-        page.locator("#txt2img_asyndm_show_masks input").first.check()
-        generate(page)
-        masks = [first_picture(page)]
+    made = []
+    with served(data=data) as (url, _):
+        for show_masks in (False, True):
+            with tab(browser, url) as page:
+                assert page.locator("#txt2img_asyndm-visible-checkbox").is_checked()
+                page.fill("#txt2img_prompt textarea", PROMPT)
+                number(page, "txt2img_seed", 7)
+                if show_masks:
+                    page.locator("#txt2img_asyndm_show_masks input").first.check()
+                generate(page)
+                made.append([first_picture(page)])
+    kept, masks = made
     with tab(browser, urls[1]) as page:
         ready(page, "plain")
         generate(page)
