@@ -27,9 +27,9 @@ Written by `tools/samplers_table.py` from `samplers.json`, which a run of
 `tests/hosts/test_host_samplers_table.py` on the real host writes (`ASYNDM_TABLE`); nothing here is
 typed by hand. Every cell is the largest difference, in 1/255, of a picture ticked at k = 1e-9 (the
 general path: maps, tables, hooks) and the host's own sampler's, on a random model, 64x64, 5 steps.
-At most 1 is right. *has none*: the sampler has timesteps of its own and no schedule. The 3 of DPM2 a
-on Forge's SGM Uniform: with 5 steps a level lies half way between two timesteps, and Forge rounds it
-to one or the other (832, 833) by the last bit of a float32.
+At most 1 is right. *has none*: the sampler has timesteps of its own and no schedule. A 3 stands for
+DPM2 a on Forge's SGM Uniform: with 5 steps a level lies half way between two timesteps, and Forge
+rounds it to one or the other (832, 833) by the last bit of a float32.
 """
 
 
