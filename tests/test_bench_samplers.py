@@ -33,3 +33,15 @@ def test_the_readme_says_what_the_file_says():
     for value, shape in zip(said.groups(), ("sd15", "sdxl"), strict=True):
         most = max(found[f"operations_ratio_{shape}"] for found in kept.values())
         assert f"{most:.4f}" == value and most <= 1.02
+
+
+def test_the_readme_says_what_a_fast_card_took():
+    root = Path(__file__).resolve().parents[1]
+    kept = json.loads((root / "docs" / "overhead-h200.json").read_text("utf-8"))["samplers"]
+    text = " ".join((root / "README.md").read_text("utf-8").split())
+    said = re.search(
+        r"took ([\d.]+) to ([\d.]+) times its twin's time at the first shape, ([\d.]+) to ([\d.]+)",
+        text,
+    )
+    ratios = [[found[f"time_ratio_{s}"] for found in kept.values()] for s in ("sd15", "sdxl")]
+    assert list(said.groups()) == [f"{end(each):.2f}" for each in ratios for end in (min, max)]
