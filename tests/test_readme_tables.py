@@ -40,6 +40,24 @@ def test_inpainting_comes_first_and_names_its_run():
     ]
 
 
+def test_levelled_norms_reproduce_what_was_found_before():
+    """Within 5 points of the first trials, on the same scenes; in short what the table shows."""
+    rows = {
+        (row["norms"], row["t_object"], row["t_background"]): row["objects"]["change"]
+        for row in report("norms")["rows"]
+    }
+    before = {
+        (500, 275): (0.87, 0.10),
+        (300, 165): (0.67, 0.05),
+        (700, 385): (0.34, -0.04),
+        (850, 468): (-0.07, -0.15),
+    }
+    for pair, (host, levelled) in before.items():
+        assert rows[("host", *pair)] == pytest.approx(host, abs=0.05)
+        assert rows[("shifted", *pair)] == pytest.approx(levelled, abs=0.05)
+        assert rows[("scaled", *pair)] == pytest.approx(levelled, abs=0.05)
+
+
 def test_figures_are_written_short():
     assert tables.number(0.6680, 3) == ".668" and tables.number(-0.02, 2, "+") == "-.02"
     assert tables.number(2.389, 2) == "2.39" and tables.number(10.0, 1) == "10.0"

@@ -255,12 +255,40 @@ def context_unrelated(report: dict) -> str:
     return claim.sentence(report)
 
 
+def norms(report: dict) -> str:
+    """The change of the prediction's error by two noise levels, under host's and levelled norms."""
+    arms = ("host", "scaled", "shifted", "scaled, objects only")
+    pairs = [(850, 468), (700, 385), (500, 275), (300, 165), (500, 0)]
+    found = {(r["norms"], r["t_object"], r["t_background"]): r for r in report["rows"]}
+    rows = [
+        [
+            arm,
+            *(percent(found[(arm, *pair)]["objects"]) for pair in pairs),
+            percent(found[arm, 850, 468]["background"]),
+        ]
+        for arm in arms
+    ]
+    head = [f"norms, {report['scenes']} scenes", *(f"objects {a}/{b}" for a, b in pairs)]
+    own = {(r["norms"], r["t_object"]): r["objects"]["change"] for r in report["tables"]}
+    tables = "; ".join(
+        f"{name.removeprefix('table of ')} {own[name, 500]:+.0%}"
+        for name in dict.fromkeys(row["norms"] for row in report["tables"])
+    )
+    return f"{table([*head, 'background 850/468'], rows)}\n\nObjects at 500/275 by table: {tables}."
+
+
+def percent(cell: dict) -> str:
+    """A change with twice its standard error."""
+    return f"{cell['change']:+.0%} ±{1.96 * cell['se']:.0%}"
+
+
 # mark in the README -> (file in docs, what is made of it)
 TABLES = {
     "repaint": ("repaint.json", repaint),
     "lead": ("repaint-lead.json", lead),
     "grid": ("repaint-grid.json", grid),
     "distortion": ("distortion.json", distortion),
+    "norms": ("norms.json", norms),
     "guidance": ("guidance.json", guidance),
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
