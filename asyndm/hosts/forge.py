@@ -17,8 +17,15 @@ import torch
 from modules import shared
 from torch import Tensor, nn
 
-from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
+from asyndm.core.parametrisation import (
+    EpsParametrisation,
+    FlowParametrisation,
+    Parametrisation,
+    VParametrisation,
+)
 from asyndm.core.rows import UNCONDITIONAL, Rows
+from asyndm.core.rules import REGISTRY
+from asyndm.core.settings import SettingsError
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
@@ -82,6 +89,8 @@ class ForgeRun(HostRun):
 
     def parametrise(self) -> Parametrisation:
         predictor = self.wrapper()
+        if _is_flow(predictor):
+            return self._rectified(predictor)
         make = _FORMULAS.get(_prediction(predictor))
         if make is None:
             name = type(self.network()).__name__
@@ -91,8 +100,23 @@ class ForgeRun(HostRun):
             )
         return make(1 / (1 + predictor.sigmas.detach().double().cpu() ** 2))
 
+    def _rectified(self, predictor: Any) -> Parametrisation:
+        """Rectified flow on a U-Net (Neo's "rectified" SDXL).
+
+        Raises:
+            SettingsError: a sampler without a form for such models.
+        """
+        if REGISTRY[self.job.rule].flow is None:
+            raise SettingsError(
+                f"sampler {self.p.sampler.config.name!r} has no asynchronous form for "
+                "rectified-flow models; choose Euler, Euler a or DPM++ 2M."
+            )
+        return FlowParametrisation(float(predictor.shift), float(predictor.multiplier))
+
     def timesteps(self, sigmas: Tensor) -> Tensor:
-        """The predictors take the nearest whole number of their table."""
+        """The predictors take the nearest whole number of their table; those of flow need none."""
+        if self.parametrisation.flow:
+            return self.parametrisation.timestep(sigmas)
         last = len(self.parametrisation.sigmas) - 1
         if isinstance(self.job, TimestepCall):
             return self.job.timesteps(sigmas).float().clamp(0, last).round()
@@ -246,6 +270,13 @@ class ForgeRun(HostRun):
             rows = [part for part in parts for _ in range(self.batch)]
             self._row_maps[key] = Rows.of(images, rows, device)
         return self._row_maps[key]
+
+
+def _is_flow(predictor: Any) -> bool:
+    """Rectified flow whose timestep is a multiple of sigma, as Neo has it for a U-Net."""
+    names = [base.__name__ for base in type(predictor).__mro__]
+    asked = all(hasattr(predictor, name) for name in ("shift", "multiplier"))
+    return asked and any("DiscreteFlow" in name for name in names)
 
 
 def _prediction(predictor: Any) -> str | None:

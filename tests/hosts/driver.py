@@ -3,7 +3,8 @@
 ``ASYNDM_WEBUI_DIR`` names a checkout of AUTOMATIC1111, Forge, Forge Neo, reForge or Forge Classic,
 ready to run; the tests run with that checkout's Python. Its data folder (extensions, outputs,
 config) is a temporary one, so that the checkout stays as it is; checkpoints are taken from it:
-tiny-NAME or small-NAME for the names sd1, sd1-b, sd1-inpaint, sd2-v, sdxl, sd35, flux, chroma.
+tiny-NAME or small-NAME for the names sd1, sd1-b, sd1-inpaint, sd2-v, sdxl, sdxl-rectified, sd35,
+flux, chroma.
 Without that variable the stand-in of ``standin/`` is started. As a program, this file writes the
 images of one request, made by a host without the extension: ``OUT=FILE.npz driver.py <
 REQUEST.json``.

@@ -31,7 +31,7 @@ def load(host):
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "hires", "inpaint"])
-@pytest.mark.parametrize("model", ["sdxl", "sd2-v", "sd1-inpaint"])
+@pytest.mark.parametrize("model", ["sdxl", "sdxl-rectified", "sd2-v", "sd1-inpaint"])
 def test_other_models(host, load, model, kind):
     if (model, kind) == ("sd1-inpaint", "hires"):
         pytest.skip("the host itself fails: it makes the mask at the first pass's size")
