@@ -28,6 +28,9 @@ NAMES = {
     "region slow, k .5": "region slow, k .5",
     "region slow, k .5, context leads .5": "region slow, k .5, context leads by half",
     "context clean": "context clean from the start",
+    "region slow, k .9, levelled norms": "region slow, levelled norms",
+    "region slow, k .9, context leads .5": "region slow, context leads by half",
+    "region slow, k .9, context leads .5, levelled norms": "the same, levelled norms",
 }
 PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow, k .9"
 
@@ -286,6 +289,7 @@ def percent(cell: dict) -> str:
 TABLES = {
     "repaint": ("repaint.json", repaint),
     "lead": ("repaint-lead.json", lead),
+    "levelled": ("repaint-norms.json", arms),
     "grid": ("repaint-grid.json", grid),
     "distortion": ("distortion.json", distortion),
     "norms": ("norms.json", norms),
