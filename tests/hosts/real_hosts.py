@@ -58,6 +58,20 @@ class Host(WebUI):
         self.shared = shared
         shared.sd_model  # noqa: B018 - loads it
         self.api = Api(FastAPI(), threading.Lock())
+        self._keep_comments()
+
+    def _keep_comments(self) -> None:
+        """The lines below the image, which the hosts' API leaves out of its answer."""
+        from modules.api import api
+
+        own, self.comments = api.process_images, ""
+
+        def process_images(p: Any) -> Any:
+            processed = own(p)
+            self.comments = processed.comments
+            return processed
+
+        api.process_images = process_images
 
     def _initialize(self) -> None:
         from modules import initialize
@@ -74,9 +88,13 @@ class Host(WebUI):
     def _ask(self, kind: str, request: dict[str, Any]) -> Any:
         from modules.api import models
 
+        self.comments = ""
         if kind == "txt2img":
-            return self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
-        return self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**request))
+            made = self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
+        else:
+            made = self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**request))
+        made.info = json.dumps({"comments": self.comments, **json.loads(made.info)})
+        return made
 
 
 class ForgeHost(Host):
