@@ -114,7 +114,7 @@ class ForgeHost(Host):
     def txt2img(self, **request: Any) -> Made:
         # Without these its API fails in hires fix, or makes the second pass without guidance.
         hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
-        return super().txt2img(**(hires if request.get("enable_hr") else {}), **request)
+        return super().txt2img(**{**(hires if request.get("enable_hr") else {}), **request})
 
     def _initialize(self) -> None:
         from modules import timer  # noqa: F401 - reads the command line first, as webui.py does
