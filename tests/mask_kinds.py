@@ -379,5 +379,5 @@ def a_mask_beside_dynamic(rng):
 
 @kind
 def an_unknown_name(rng):
-    name = rng.choice(["colour", "k", "maske", "Mask", "guidance"])
-    return Case({name: 1}, line="adetailer, mask, masks")
+    name = rng.choice(["colour", "k", "maske", "Mask", "guide"])
+    return Case({name: 1}, line=", mask, masks, ")

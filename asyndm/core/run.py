@@ -250,24 +250,18 @@ class Director:
             now: the noise levels the step started from.
             between: of ``now`` and of the levels the clocks were moved to.
         """
-        call = self.call
-        before = call.pixel_time, call.timestep_table, call.reading
-        try:
-            call.reading = False
-            self._tell(now.towards(self.clock_time, between))
-            yield call.pixel_time
-        finally:
-            call.pixel_time, call.timestep_table, call.reading = before
+        with self.again(now.towards(self.clock_time, between)) as time:
+            yield time
 
     @contextmanager
-    def again(self, now: PixelTime) -> Iterator[None]:
-        """Another network call at the noise levels the step started from; it steers nothing."""
+    def again(self, time: PixelTime) -> Iterator[PixelTime]:
+        """Another network call at these noise levels; its attention steers nothing."""
         call = self.call
         before = call.pixel_time, call.timestep_table, call.reading
         try:
             call.reading = False
-            self._tell(now)
-            yield
+            self._tell(time)
+            yield call.pixel_time
         finally:
             call.pixel_time, call.timestep_table, call.reading = before
 
