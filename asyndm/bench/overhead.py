@@ -119,7 +119,6 @@ def main(args: argparse.Namespace) -> int:
             args.tiny,
             timed=not args.untimed,
             device=args.device,
-            shapes=args.shapes,
         )
         print(guidance_cost.describe(figures))
     elif args.norms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
 
@@ -122,3 +123,21 @@ def test_diffusers_stands_in_for_ldm(monkeypatch: pytest.MonkeyPatch) -> None:
     library, unet, width = build_unet(True, torch.device("meta"))
     assert library == "diffusers"
     assert unet.config.cross_attention_dim == width
+
+
+def test_every_kind_of_bench_is_run_by_its_option(monkeypatch, tmp_path) -> None:
+    """With the arguments that it takes; each kind's own figures are tested beside it."""
+    for option, module, name in (
+        ("--samplers", overhead.sampler_cost, "sampler_costs"),
+        ("--guidance", overhead.guidance_cost, "guidance_costs"),
+        ("--norms", overhead.norm_cost, "norm_costs"),
+    ):
+        signature, seen = inspect.signature(getattr(module, name)), []
+
+        def measured(*args, signature=signature, seen=seen, **kwargs):
+            seen.append(signature.bind(*args, **kwargs))
+            return {}
+
+        monkeypatch.setattr(module, name, measured)
+        monkeypatch.setattr(module, "describe", str)
+        assert run(option, "--json", str(tmp_path / "figures.json")) == 0 and len(seen) == 1
