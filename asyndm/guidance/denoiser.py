@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from asyndm.core.parametrisation import Parametrisation, align
+from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.core.run import NetworkCall
 from asyndm.guidance.guide import Guide
+from asyndm.network.denoiser import GuidedDenoiser
 
 
-class MethodDenoiser:
-    """As :class:`asyndm.network.denoiser.GuidedDenoiser`, with a method's predictions.
+class MethodDenoiser(GuidedDenoiser):
+    """With a method's predictions.
 
     Args:
         unet: a diffusers ``UNet2DConditionModel``.
@@ -26,7 +26,8 @@ class MethodDenoiser:
     def __init__(
         self, unet: nn.Module, parametrisation: Parametrisation, call: NetworkCall, guide: Guide
     ) -> None:
-        self.unet, self.parametrisation, self.call, self.guide = unet, parametrisation, call, guide
+        super().__init__(unet, parametrisation, call)
+        self.guide = guide
 
     def __call__(
         self,
@@ -50,12 +51,11 @@ class MethodDenoiser:
         guide = self.guide
         guide.begin_prediction()
         wants = guide.wants(cond_scale)
-        time = self.call.pixel_time
-        level = sigma if time is None else time.sigma_map()
+        level = self.level(sigma)
         contexts = [uncond] * wants.uncond + [cond] * wants.cond
         parts = [UNCONDITIONAL] * wants.uncond + [0] * wants.cond
-        more = network_arguments or {}
-        guesses = self._network(x, sigma, level, contexts, parts, more)
+        rows = self._rows(x, parts)
+        guesses = self.predictions(x, sigma, level, contexts, rows, network_arguments)
         free = guesses.pop(0) if wants.uncond else None
         if not wants.cond:
             guide.uncond = free
@@ -63,28 +63,10 @@ class MethodDenoiser:
         perturbed = None
         if wants.perturbed:
             with guide.perturbing():
-                (perturbed,) = self._network(x, sigma, level, [cond], [0], more)
+                rows = self._rows(x, [0])
+                (perturbed,) = self.predictions(x, sigma, level, [cond], rows, network_arguments)
         return guide.combine(guesses[0], free, level, cond_scale, perturbed)
 
-    def _network(
-        self,
-        x: Tensor,
-        sigma: Tensor,
-        level: Tensor,
-        contexts: list[Tensor],
-        parts: list[int],
-        more: dict[str, Any],
-    ) -> list[Tensor]:
-        copies, batch = len(contexts), len(x)
-        images = [image for _ in contexts for image in range(batch)]
-        order = [part for part in parts for _ in range(batch)]
-        self.call.rows = Rows.of(images, order, x.device)
-        scaled = x * align(self.parametrisation.c_in(level), x)
-        timestep = self.parametrisation.timestep(sigma).to(x.dtype)
-        output = self.unet(
-            torch.cat([scaled] * copies),
-            torch.cat([timestep] * copies),
-            encoder_hidden_states=torch.cat(contexts),
-            **more,
-        ).sample
-        return [self.parametrisation.denoised(x, part, level) for part in output.chunk(copies)]
+    def _rows(self, x: Tensor, parts: list[int]) -> Rows:
+        images = [image for _ in parts for image in range(len(x))]
+        return Rows.of(images, [part for part in parts for _ in range(len(x))], x.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,20 +54,43 @@ class GuidedDenoiser:
         Returns:
             D [B, C, H, W].
         """
-        batch = x.shape[0]
-        time = self.call.pixel_time
-        level = sigma if time is None else time.sigma_map()
+        level = self.level(sigma)
         guided = cond_scale != 1
-        copies = 2 if guided else 1
         make_rows = Rows.uncond_then_cond if guided else Rows.only_cond
-        self.call.rows = make_rows(batch, device=x.device)
+        rows = make_rows(x.shape[0], device=x.device)
+        contexts = [uncond, cond] if guided else [cond]
+        parts = self.predictions(x, sigma, level, contexts, rows, network_arguments)
+        return parts[0] if not guided else parts[0].lerp(parts[1], cond_scale)
+
+    def level(self, sigma: Tensor) -> Tensor:
+        """The noise levels of the call in progress: its map, else the host's ``sigma``."""
+        time = self.call.pixel_time
+        return sigma if time is None else time.sigma_map()
+
+    def predictions(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        level: Tensor,
+        contexts: Sequence[Tensor],
+        rows: Rows,
+        network_arguments: dict[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """D [B, C, H, W] for each of some contexts, by one network call.
+
+        Args:
+            level: of :meth:`level`.
+            contexts: [B, tokens, width] each.
+            rows: of all contexts, in their order.
+        """
+        self.call.rows = rows
+        copies = len(contexts)
         scaled = x * align(self.parametrisation.c_in(level), x)
         timestep = self.parametrisation.timestep(sigma).to(x.dtype)
         output = self.unet(
             torch.cat([scaled] * copies),
             torch.cat([timestep] * copies),
-            encoder_hidden_states=torch.cat([uncond, cond]) if guided else cond,
+            encoder_hidden_states=torch.cat(list(contexts)),
             **(network_arguments or {}),
         ).sample
-        parts = [self.parametrisation.denoised(x, part, level) for part in output.chunk(copies)]
-        return parts[0] if not guided else parts[0].lerp(parts[1], cond_scale)
+        return [self.parametrisation.denoised(x, part, level) for part in output.chunk(copies)]
