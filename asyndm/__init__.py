@@ -1,6 +1,7 @@
 """AsynDM: asynchronous denoising, every pixel with its own timestep (arXiv 2510.04504).
 
-Public names, stable from now on: ``asyndm.Settings``, ``asyndm.sample_asyndm``, ``asyndm.attach``.
+Public names, stable from now on: ``asyndm.Settings``, ``asyndm.sample_asyndm``, ``asyndm.attach``,
+``asyndm.steer``.
 They are loaded when they are first asked for, so that ``import asyndm`` is cheap.
 """
 
@@ -15,8 +16,9 @@ _PUBLIC = {
     "Settings": "asyndm.core.settings",
     "sample_asyndm": "asyndm.core.sampling",
     "attach": "asyndm.network",
+    "steer": "asyndm.pipelines",
 }
-__all__ = ["Settings", "attach", "sample_asyndm"]
+__all__ = ["Settings", "attach", "sample_asyndm", "steer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -81,7 +81,7 @@ def test_import_asyndm_is_light_and_its_public_names_are_there():
     code = (
         "import sys, asyndm; "
         "assert not {'torch', 'numpy', 'gradio'} & {*sys.modules}, 'import asyndm loads too much'; "
-        "assert {'Settings', 'attach', 'sample_asyndm'} <= {*dir(asyndm)}; "
+        "assert {'Settings', 'attach', 'sample_asyndm', 'steer'} <= {*dir(asyndm)}; "
         "from asyndm.core.settings import Settings; assert asyndm.Settings is Settings; "
         "from asyndm import sample_asyndm, attach; "
         "assert asyndm.__version__ and not hasattr(asyndm, 'nothing')"

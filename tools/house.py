@@ -111,7 +111,7 @@ def draw(out: Path) -> None:
         axes.text(1.75, bottom + 0.41, files, fontsize=8, color="#59636f", va="center")
         axes.text(0.4, bottom + 0.14, ROOMS[room], fontsize=8, color="#59636f", va="center")
     box(8.4, bottoms["core"], 1.0, 6.62, "#fff6ec", "#c79a66")
-    text = "beside:\nbench/\ncli.py\n\nuse the\nrooms,\nno room\nuses\nthem"
+    text = "beside:\nbench/\npipelines/\ncli.py\n\nuse the\nrooms,\nno room\nuses\nthem"
     axes.text(8.9, 3.4, text, fontsize=9.5, ha="center", va="center")
     floors = list(ROOMS)
     inside = sorted(

@@ -32,6 +32,9 @@ class Parametrisation(Protocol):
     def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         """The denoised prediction D from the network's output at ``sigma``."""
 
+    def output(self, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        """The inverse of :meth:`denoised`: what a network would have to say for that D."""
+
     def timestep(self, sigma: Tensor) -> Tensor:
         """The continuous model timestep of a noise level, float64 where the device has it."""
 
@@ -101,6 +104,9 @@ class EpsParametrisation(_VarianceExploding):
     def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return x - align(sigma, x) * output
 
+    def output(self, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        return (x - denoised) / align(sigma, x)
+
 
 class LcmParametrisation(EpsParametrisation):
     """Latent consistency models (Luo et al. 2023, arXiv 2310.04378) that predict the noise.
@@ -135,6 +141,12 @@ class LcmParametrisation(EpsParametrisation):
         clean = super().denoised(x, output, sigma)
         return scaled * total.rsqrt() * clean + self.SIGMA_DATA**2 / total * x
 
+    def output(self, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        scaled = 10.0 * align(self.rounded(sigma).to(x.dtype), x)
+        total = scaled**2 + self.SIGMA_DATA**2
+        clean = (denoised - self.SIGMA_DATA**2 / total * x) * total.sqrt() / scaled
+        return super().output(x, clean, sigma)
+
 
 class VParametrisation(_VarianceExploding):
     """Networks that predict v (Stable Diffusion 2.1 at 768): D = c_skip * x + c_out * v."""
@@ -142,6 +154,10 @@ class VParametrisation(_VarianceExploding):
     def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         sigma = align(sigma, x)
         return x / (sigma**2 + 1) - output * sigma * (sigma**2 + 1).rsqrt()
+
+    def output(self, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        sigma = align(sigma, x)
+        return (x / (sigma**2 + 1) - denoised) * (sigma**2 + 1).sqrt() / sigma
 
 
 class FlowParametrisation:
@@ -172,6 +188,9 @@ class FlowParametrisation:
 
     def denoised(self, x: Tensor, output: Tensor, sigma: Tensor) -> Tensor:
         return x - align(sigma, x) * output
+
+    def output(self, x: Tensor, denoised: Tensor, sigma: Tensor) -> Tensor:
+        return (x - denoised) / align(sigma, x)
 
     def timestep(self, sigma: Tensor) -> Tensor:
         return sigma.to(wide_float(sigma.device)) * self.multiplier

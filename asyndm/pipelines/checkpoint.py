@@ -1,7 +1,7 @@
 """Checkpoints of diffusers, as AsynDM sees them: network, noise levels, words, latents.
 
-For people who use diffusers rather than a WebUI. One loader for all that works on such a checkpoint
-(``bench context``; whatever steers a pipeline takes a :class:`Checkpoint`, too).
+One loader for all that works on such a checkpoint (``bench context``; :func:`asyndm.steer` takes a
+:class:`Checkpoint`, too).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from asyndm.core.masks import MapAverage
-from asyndm.core.parametrisation import EpsParametrisation, Parametrisation, VParametrisation
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
 from asyndm.core.settings import SettingsError
-from asyndm.core.words import find_tokens, objects_of
 from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
+from asyndm.pipelines.prompts import PipelineWords, tokens_of
+from asyndm.pipelines.schedulers import parametrisation_of
 
-_FORMULAS = {"epsilon": EpsParametrisation, "v_prediction": VParametrisation}
+# Of models without signal at the last timestep: what WebUIs take there instead of 0.
 _LEAST_ALPHA = 4.8973451890853435e-08
 
 
@@ -46,24 +46,12 @@ class Checkpoint:
         name = type(pipe).__name__
         if self.unet is None or not hasattr(pipe, "encode_prompt"):
             raise UnsupportedNetwork(f"AsynDM does not know {name}: it has no U-Net and prompt.")
-        config = pipe.scheduler.config
-        prediction = config.get("prediction_type", "epsilon")
-        alphas = getattr(pipe.scheduler, "alphas_cumprod", None)
-        if prediction not in _FORMULAS or alphas is None:
-            raise UnsupportedNetwork(
-                f"The model predicts {prediction!r}; AsynDM knows {' and '.join(_FORMULAS)}."
-            )
+        self.parametrisation = parametrisation_of(pipe.scheduler, _LEAST_ALPHA)
         if self.unet.config.in_channels != pipe.vae.config.latent_channels:
             raise UnsupportedNetwork(
                 f"The network takes {self.unet.config.in_channels} channels for latents of "
                 f"{pipe.vae.config.latent_channels}: AsynDM steers text-to-image models."
             )
-        # models without signal at the last timestep: what WebUIs take there instead of 0
-        alphas = torch.where(alphas > 0, alphas.double(), _LEAST_ALPHA)
-        try:
-            self.parametrisation: Parametrisation = _FORMULAS[prediction](alphas)
-        except ValueError as error:
-            raise UnsupportedNetwork(f"The model's noise levels are of no use: {error}") from None
         attach(self.unet, NetworkCall())  # refuses what cannot be hooked, touches nothing
         self.factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
 
@@ -117,9 +105,7 @@ class Checkpoint:
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of a prompt as the text encoder sees them, start and end included."""
-        tokenizer = self.pipe.tokenizer
-        ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
-        return tokenizer.convert_ids_to_tokens(ids)
+        return tokens_of(self.pipe, prompt)
 
     def capture(self, prompts: Sequence[str], expression: str = "") -> AttentionCapture | None:
         """Reads the attention of each prompt's objects; None where no prompt has any.
@@ -131,15 +117,7 @@ class Checkpoint:
         Raises:
             SettingsError: an expression that cannot be read.
         """
-        columns = []
-        for prompt in prompts:
-            tokens = self.tokens(prompt)
-            places = [find_tokens(w.text, tokens) for w in objects_of(prompt, expression)]
-            columns.append([at for place in places for at in place])
-        most = max(map(len, columns))
-        if not most:
-            return None
-        return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
+        return PipelineWords(self.pipe, prompts, expression).capture()
 
     @torch.no_grad()
     def conditions(

@@ -1,0 +1,306 @@
+"""One call of a pipeline with a noise level a pixel: what stands around its scheduler and network.
+
+The pipeline's own loop runs. Its scheduler's ``scale_model_input``, ``step`` and ``add_noise`` are
+shadowed on the instance for the one call, and hooks sit in its network; the scalar timestep that
+the loop hands around stays the pipeline's, for whatever it decides by it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyndm.core.masks import MaskSource
+from asyndm.core.parametrisation import wide_float
+from asyndm.core.rows import Rows
+from asyndm.core.rules import make_rule
+from asyndm.core.rules.base import Rule
+from asyndm.core.run import Director, NetworkCall
+from asyndm.core.settings import Settings
+from asyndm.guidance import Guide
+from asyndm.hosts.shadow import shadowed
+from asyndm.network import AttentionCapture, RowsMismatch, attach
+from asyndm.pipelines.guided import Predictions
+from asyndm.pipelines.kept import Kept
+from asyndm.pipelines.schedulers import (
+    HostTimesteps,
+    Levels,
+    first_index,
+    form_of,
+    parametrisation_of,
+)
+
+# (size of the latents, device) -> the masks of a run
+SourceOf = Callable[[tuple[int, int], torch.device], MaskSource]
+
+
+def network_of(pipe: Any) -> Any:
+    """The network that denoises: a U-Net, or a transformer."""
+    return getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+
+
+class SteeredRun:
+    """A call in progress.
+
+    Args:
+        pipe: the pipeline.
+        settings: the user's.
+        batch: pictures of the call.
+        source: makes the masks when the latents' size is known.
+        capture: reads attention; None = no mask needs it.
+        steered: [B] the pictures that have an object; None = all.
+        still: no pixel's clock differs from the pipeline's.
+        record: keep a film.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        settings: Settings,
+        batch: int,
+        source: SourceOf,
+        capture: AttentionCapture | None = None,
+        steered: list[bool] | None = None,
+        still: bool = False,
+        record: bool = True,
+    ) -> None:
+        self.pipe, self.settings, self.batch = pipe, settings, batch
+        self.scheduler, self.network = pipe.scheduler, network_of(pipe)
+        self.form = form_of(self.scheduler)
+        self.parametrisation = parametrisation_of(self.scheduler)
+        self.kept = Kept(pipe, batch, settings)
+        self.guide: Guide | None = None
+        self.director: Director | None = None
+        self._source, self._capture = source, capture
+        self._steered = None if steered is None or all(steered) else torch.tensor(steered)
+        self._still, self._record = still, record
+        self._stack = ExitStack()
+        self._predictions: Predictions | None = None
+        self._levels: Levels | None = None
+        self._rule: Rule | None = None
+        self._index = self._step = 0  # in the scheduler's list, and in this run's
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Around the pipeline's own call; nothing stays behind it."""
+        with self._stack as stack:
+            scheduler = self.scheduler
+            for name in ("scale_model_input", "step", "add_noise"):
+                own = getattr(scheduler, name)
+                stack.enter_context(shadowed(scheduler, name, _standing_in(own, self)))
+            stack.enter_context(self.kept.watching())
+            stack.callback(self._end)
+            yield
+
+    def _end(self) -> None:
+        if self.director is not None:
+            self.director.end()
+
+    # --- what stands in for the scheduler's own ---
+
+    def scale_model_input(self, own: Callable, sample: Tensor, timestep: Any) -> Tensor:
+        scaled = own(sample, timestep)  # it counts, and remembers that it was called
+        rows = sample.unflatten(0, (-1, self._batch_of(sample)))
+        if self.director is None:
+            self._begin(rows[0], timestep)
+        if self._entering:
+            rows = torch.stack([self._in_network(self._entered(part)) for part in rows])
+        elif not self.form.preserving:
+            rows = torch.stack([self._in_network(part) for part in rows])
+        else:
+            return scaled
+        return rows.flatten(0, 1).to(sample.dtype)
+
+    def step(self, own: Callable, *args: Any, **kwargs: Any) -> Any:
+        given = inspect.signature(own).bind(*args, **kwargs)
+        given.apply_defaults()
+        given = given.arguments
+        output, sample = given["model_output"], given["sample"]
+        director, i = self.director, self._step
+        now = director.clock_time
+        wide = wide_float(sample.device)
+        x, level = self._entered(sample).to(wide), now.sigma_map().to(wide)
+        denoised = self.parametrisation.denoised(x, output.to(wide), level)
+        after = director.advance(i, denoised)
+        landed = self._landed(after.sigma_map().to(wide))
+        host = self._levels.sigmas[i].item(), self._levels.landing[i]
+        x, denoised = self._predictions.passes(i, x, denoised, now, level, landed, host[1])
+        rule = self._rule_of(given)
+        if rule.needs_uncond:
+            rule.uncond = self.guide.uncond.to(wide)
+        noise = self._noise(output, given)
+        draw = None if noise is None else lambda *ends: noise.to(wide)
+        x = rule.step(x, denoised, level, landed, *host, draw)
+        self._index, self._step = self._index + 1, i + 1
+        if hasattr(self.scheduler, "_step_index"):
+            self.scheduler._step_index = self._index
+        made = self._as_sample(x, landed).to(sample.dtype)
+        if given.get("return_dict", True):
+            from diffusers.schedulers.scheduling_utils import SchedulerOutput
+
+            return SchedulerOutput(prev_sample=made)
+        return made, denoised.to(sample.dtype)
+
+    def add_noise(self, own: Callable, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What inpainting keeps is at its own noise level, once the run has begun."""
+        plain = own(clean, noise, timesteps)
+        if self.director is None or not self.director.lead:
+            return plain
+        level = self.director.clock_time.sigma_map().to(clean.device)
+        return self._as_sample(clean.float() + noise.float() * level, level).to(plain.dtype)
+
+    # --- beginning ---
+
+    def _begin(self, sample: Tensor, timestep: Any) -> None:
+        first = first_index(self.scheduler, timestep)
+        left = len(self.scheduler.timesteps) - first
+        calls = min(getattr(self.pipe, "_num_timesteps", None) or left, left)
+        self._levels = levels = self.form.levels(self.scheduler, first, calls)
+        self._index = first
+        size = tuple(sample.shape[-2:])
+        director = Director.from_settings(
+            self.settings,
+            self.parametrisation,
+            self._source(size, sample.device),
+            allowed=None if self._still else self.kept.allowed,
+            known=None if self._still else self._known(),
+            timestep=HostTimesteps(self.parametrisation, levels),
+            record=self._record and not self._still,
+            steered=self._steered,
+        )
+        self.guide = Guide(
+            self.settings, self.parametrisation, director.call, self.batch, calls,
+            still=self._still,
+        )  # fmt: skip
+        director.begin(sample, levels.sigmas)
+        self.director = director
+        self.guide.begin(levels.sigmas.tolist())
+        self._attach(director.call)
+
+    def _known(self) -> Tensor | None:
+        """The clean latents that inpainting keeps, where it keeps any."""
+        return self.kept.known
+
+    def _attach(self, call: NetworkCall) -> None:
+        """Hooks; the first of them says whose rows a network call has."""
+        enter, network = self._stack.enter_context, self.network
+        enter(rows_told(network, call, self.batch))
+        self._predictions = Predictions(self.pipe, self.guide, self.director, self.batch)
+        enter(self._predictions.beginning(network))
+        enter(self.guide.watching(network))
+        enter(attach(network, call, self._capture))
+        enter(self._predictions.ending(network))
+
+    # --- scalings ---
+
+    def _batch_of(self, sample: Tensor) -> int:
+        if len(sample) % self.batch:
+            raise RowsMismatch(
+                f"The scheduler was given {len(sample)} latents for {self.batch} pictures; "
+                f"{type(self.pipe).__name__} cannot be steered."
+            )
+        return self.batch
+
+    @property
+    def _entering(self) -> bool:
+        """The latents are not at the first call's noise levels yet."""
+        director = self.director
+        return self._step == 0 and (director.origin != "host" or director.lead > 0)
+
+    def _entered(self, sample: Tensor) -> Tensor:
+        """x = x0 + sigma * noise of the pipeline's latents, in float32 or wider."""
+        director, x = self.director, sample.float()
+        if self._entering:
+            host = torch.tensor(self._levels.sigmas[0].item(), device=x.device)
+            if self.form.preserving:
+                x = x / self.parametrisation.c_in(host)
+            return director.enter(x)
+        if self.form.preserving:
+            x = x / self.parametrisation.c_in(director.clock_time.sigma_map()).to(x.device)
+        return x
+
+    def _in_network(self, x: Tensor) -> Tensor:
+        return x * self.parametrisation.c_in(self.director.clock_time.sigma_map()).to(x.device)
+
+    def _as_sample(self, x: Tensor, level: Tensor) -> Tensor:
+        return x * self.parametrisation.c_in(level) if self.form.preserving else x
+
+    def _landed(self, level: Tensor) -> Tensor:
+        """Where the step leads, from the levels of the call that follows."""
+        lands, follows = self._levels.landing[self._step], self._levels.sigmas[self._step + 1]
+        return level if lands == follows else level * (lands / follows.item())
+
+    # --- the step itself ---
+
+    def _rule_of(self, given: dict[str, Any]) -> Rule:
+        first_order = self.form.first_order(self.scheduler, self._index)
+        if self._rule is None or first_order:
+            name, options = self.form.rule(self.scheduler, self.settings, given)
+            made = self.guide.rule(name, **options)
+            made = made if isinstance(made, Rule) else make_rule(made, **options)
+            made.begin(self._levels.sigmas.tolist())
+            if first_order:
+                return made
+            self._rule = made
+        return self._rule
+
+    def _noise(self, output: Tensor, given: dict[str, Any]) -> Tensor | None:
+        """Drawn exactly when and as the scheduler itself draws."""
+        if not self.form.draws(self.scheduler.config, given):
+            return None
+        if given.get("variance_noise") is not None:
+            return given["variance_noise"]
+        from diffusers.utils.torch_utils import randn_tensor
+
+        return randn_tensor(
+            output.shape,
+            generator=given.get("generator"),
+            device=output.device,
+            dtype=self.form.noise_dtype or output.dtype,
+        )
+
+
+@contextmanager
+def rows_told(network: Any, call: NetworkCall, batch: int) -> Iterator[None]:
+    """Says of every network call whose rows it has, and refuses those of another thread."""
+    thread = threading.get_ident()
+
+    def told(module: Any, args: tuple, kwargs: dict) -> None:
+        if threading.get_ident() != thread:
+            raise RuntimeError(
+                "Another thread steers this network; steer one pipeline after the other, or load "
+                "a second one."
+            )
+        latents = args[0] if args else kwargs["sample"]
+        ways = {batch: Rows.only_cond, 2 * batch: Rows.uncond_then_cond}
+        if len(latents) not in ways:
+            raise RowsMismatch(
+                f"The network was given {len(latents)} rows for {batch} pictures; AsynDM knows "
+                "pipelines that give each one row, or one without and one with the prompt."
+            )
+        if call.rows is None or len(call.rows) != len(latents):
+            call.rows = ways[len(latents)](batch, device=latents.device)
+
+    handle = network.register_forward_pre_hook(told, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _standing_in(own: Callable, run: SteeredRun) -> Callable:
+    """With the signature of ``own``, which pipelines ask for ``eta`` and ``generator``."""
+    does = getattr(run, own.__name__)
+
+    @wraps(own)
+    def standing_in(*args: Any, **kwargs: Any) -> Any:
+        return does(own, *args, **kwargs)
+
+    return standing_in
