@@ -16,7 +16,7 @@ from asyndm.page.heat_map import heat_map
 
 KNOWN = bool(detect.host_name())
 if KNOWN:
-    from asyndm.hosts import measuring, shims
+    from asyndm.hosts import measuring
 
 ABOUT = (
     "Makes pictures of your prompt (wildcards help: many subjects tell more than one) with Euler "
@@ -52,14 +52,12 @@ class MeasureScript(scripts.Script):
         measurement.prepare(p)
         processed = process_images(p)
         report, said = measurement.told()
-        processed.comments = f"{said}\n{processed.comments or ''}"
         if report is not None:
             picture = heat_map(report, said, background_on_path)
+            kept = measurement.save(p, report, said, picture)
+            processed.comments = f"{kept}\n{processed.comments or ''}"
             processed.images.insert(0, picture)
             processed.infotexts.insert(0, said)
             processed.index_of_first_image += 1
-            if not p.do_not_save_samples:
-                shims.save_image(
-                    picture, p.outpath_samples, "asyndm-context", extension="png", info=said, p=p
-                )
+        processed.comments = f"{said}\n{processed.comments or ''}"
         return processed

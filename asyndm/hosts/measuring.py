@@ -8,6 +8,7 @@ anew and shown to the network at two levels, by the same way a run goes
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,14 +16,16 @@ from typing import Any
 
 from modules import shared
 from modules.sd_samplers_common import InterruptedException
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from asyndm.core.masks import MapAverage, NothingSeen
 from asyndm.core.schedule import PixelTime, resample
 from asyndm.core.settings import Settings, SettingsError, check_whole
-from asyndm.hosts import hosted
+from asyndm.hosts import detect, hosted, shims
 from asyndm.hosts.calls import SamplingCall
+from asyndm.hosts.saving import beside
 from asyndm.hosts.webui import Plan
 from asyndm.network import UnsupportedNetwork
 from asyndm.network.context_claim import sentence
@@ -32,6 +35,7 @@ from asyndm.network.predicting import union_of
 TITLE = "AsynDM: measure this checkpoint"
 ATTRIBUTE = "asyndm_measurement"  # on the processing object
 SAMPLER = "Euler a"  # of the pictures: the paper's, and every host has it
+_MADE = ("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "width", "height")
 PICTURES, LEVELS = (2, 128, 16), (4, 12, 7)  # least, most, what is usual
 
 
@@ -73,6 +77,37 @@ class Measurement:
         report = self.meter.report()
         stopped = f" Stopped at {self.meter.pictures} pictures." if self.interrupted else ""
         return report, f"{sentence(report)}{stopped}"
+
+    def save(self, p: Any, report: dict[str, Any], said: str, picture: Image.Image) -> str:
+        """Keep the map among the job's own pictures, its rows beside it; returns a line on it.
+
+        The rows are those of ``bench context --json``, with what the pictures were made of.
+
+        Args:
+            p: the job.
+            report, said: of :meth:`told`.
+            picture: the map's.
+        """
+        if p.do_not_save_samples:
+            return "AsynDM: this job saves no images, so the map's rows are not saved either."
+        shims.save_image(
+            picture, p.outpath_samples, "asyndm-context", extension="png", info=said, p=p
+        )
+        place = beside(picture, ".json")
+        if place is None:
+            return "AsynDM: the host does not tell where it saved the map; its rows are not saved."
+        info = getattr(shared.sd_model, "sd_checkpoint_info", None)
+        rows = {
+            **{"pictures": report["pictures"], "model": getattr(info, "title", "unknown")},
+            **{"source": "made", "host": detect.host_name(), "sampler": SAMPLER},
+            "made": {name: getattr(p, name, None) for name in _MADE},
+            **{**report, "sentence": said},
+        }
+        try:
+            place.write_text(json.dumps(rows, indent=1, default=str) + "\n", "utf-8")
+        except OSError as error:
+            return f"AsynDM: the map's rows could not be saved as {place}: {error.strerror}."
+        return f"AsynDM: the map's rows are in {place}"
 
 
 def active(p: Any) -> bool:

@@ -39,3 +39,16 @@ def place_of(image: Any, p: Any, suffix: str) -> dict[str, Any]:
         "forced_filename": f"{saved.stem}{suffix}",
         "save_to_dirs": False,
     }
+
+
+def beside(image: Any, ending: str) -> Path | None:
+    """A free file's name like that of an image the host has saved; None where it was not.
+
+    Args:
+        image: the host notes on it where it saved it.
+        ending: of the file's name, with its dot.
+    """
+    saved = getattr(image, "already_saved_as", None)
+    if not saved or not os.path.exists(saved):
+        return None
+    return Path(saved).resolve().with_suffix(ending)

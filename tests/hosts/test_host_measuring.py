@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from jobs import make, ticked
+from PIL import Image
 
 TITLE = "AsynDM: measure this checkpoint"
 PROMPT = "a cat on a bike"
@@ -63,6 +65,31 @@ def test_its_map_is_in_the_gallery_before_the_pictures(host, traces, reports, co
     assert said in comments[-1] and made.info["infotexts"][0] == said
     assert "context" in said
     assert "AsynDM" not in made.parameters
+
+
+def test_its_rows_are_saved_beside_its_picture(host, traces, reports, comments):
+    measure(host, pictures=2)  # the API's jobs save no images by themselves
+    assert "so the map's rows are not saved" in comments[-1]
+    made = measure(host, pictures=2, batch_size=2, save_images=True)
+    ((report, said, _),) = reports[1:]
+    says = "AsynDM: the map's rows are in "
+    (line,) = [line for line in comments[-1].splitlines() if line.startswith(says)]
+    path = Path(line.removeprefix(says))
+    rows = json.loads(path.read_text("utf-8"))
+    kept = {name: rows[name] for name in report}
+    assert kept == json.loads(json.dumps(report)) and rows["sentence"] == said
+    assert "sd1" in rows["model"] and rows["made"]["prompt"] == PROMPT
+    picture = path.with_suffix(".png")  # and the pictures of the job, each under its own name
+    assert np.array_equal(np.asarray(Image.open(picture).convert("RGB")), made.images[0])
+
+
+def test_a_folder_that_takes_no_file_is_one_line(host, comments, monkeypatch):
+    from asyndm.hosts import measuring
+
+    monkeypatch.setattr(measuring, "beside", lambda image, ending: Path("/proc/1/no/map.json"))
+    made = measure(host, pictures=2, batch_size=2, save_images=True)
+    assert "the map's rows could not be saved as /proc/1/no/map.json" in comments[-1]
+    assert len(made.images) == 3
 
 
 def test_the_pictures_are_those_of_a_plain_job(host, traces, reports):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from jobs import make, ticked
 from PIL import Image
 
-SAVED = (
-    {"save_images": True} if os.environ.get("ASYNDM_WEBUI_DIR") else {"do_not_save_samples": False}
-)
+SAVED = {"save_images": True}
 ENDS = ("", "-film", "-mask")
 
 

@@ -71,6 +71,8 @@ class Api:
         asked["sampler_name"] = name
         if not asked.get("scheduler") and scheduler != "Automatic":
             asked["scheduler"] = scheduler
+        if asked.pop("save_images", False):
+            asked["do_not_save_samples"] = False
         p = kind(shared.sd_model, **asked)
         p.scripts, p.script_args = runner, arguments
         shared.state.begin()
