@@ -48,10 +48,10 @@ def served(
         extension: with AsynDM.
         data: the folder of an earlier start; default: a new one.
     """
-    from real_hosts import make_data, places, real_host
+    from real_hosts import checkpoints, make_data, places, real_host
 
     kind, folder = real_host(), Path(REAL)
-    checkpoint = min((folder / "models" / "Stable-diffusion").glob("*-sd1.safetensors"), key=size)
+    checkpoint = min(checkpoints(folder).glob("*-sd1.safetensors"), key=size)
     # Neo keeps a checkpoint for each of its presets.
     chosen = dict.fromkeys(("sd_model_checkpoint", "forge_checkpoint_sd"), checkpoint.name)
     data = data or make_data(extension, **chosen)

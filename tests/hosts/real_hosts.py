@@ -1,7 +1,8 @@
 """The real WebUIs that ``ASYNDM_WEBUI_DIR`` may name, started once a process: see driver.py.
 
 ``ASYNDM_EXTENSIONS`` may name folders of other extensions that are to run beside AsynDM,
-``ASYNDM_SETTINGS`` (JSON) settings of the host.
+``ASYNDM_SETTINGS`` (JSON) settings of the host, ``ASYNDM_CHECKPOINTS`` another folder of
+checkpoints than the checkout's own.
 """
 
 from __future__ import annotations
@@ -208,9 +209,15 @@ def make_data(extension: bool, **options: Any) -> Path:
     return data
 
 
+def checkpoints(folder: Path) -> Path:
+    """Where the checkpoints of a checkout lie."""
+    own = folder / "models" / "Stable-diffusion"
+    return Path(os.environ.get("ASYNDM_CHECKPOINTS", own)).resolve()
+
+
 def places(folder: Path, data: Path) -> list[str]:
     """The options that name a data folder and the checkpoints of a checkout."""
-    options = {"data-dir": data, "ckpt-dir": folder / "models" / "Stable-diffusion"}
+    options = {"data-dir": data, "ckpt-dir": checkpoints(folder)}
     made = [part for name, path in options.items() for part in (f"--{name}", str(path))]
     # Gradio 4 hands out the page's own scripts only if they lie in the data folder, or are allowed.
     for allowed in (folder, REPO):

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from jobs import TWINS, apart, make, ticked
 from works import NOT_RUN, Table, numbers, version
 
@@ -23,6 +26,7 @@ SCHEDULES = (
     "Beta",
 )
 SAMPLERS = (*(twin for _, twin in TWINS), *EXCHANGED)
+NUDGE = 2e-6  # of a level: some of a float32's last bits
 NONE = "has none"  # a schedule of a sampler on timesteps of its own
 pytestmark = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBUI_DIR")
 
@@ -34,6 +38,43 @@ def table(host):
     return made
 
 
+@contextmanager
+def rounded(host, nudge: float = 0.0) -> Iterator[list[float]]:
+    """Forge's own rounding of levels to timesteps, of the levels nudged; yields those levels."""
+    predictor, levels = host.root().predictor, []
+    plain = predictor.timestep
+
+    def timestep(sigma: torch.Tensor) -> torch.Tensor:
+        levels.extend(sigma.flatten().tolist())
+        return plain(sigma * (1 + nudge))
+
+    predictor.timestep = timestep
+    try:
+        yield levels
+    finally:
+        del predictor.timestep
+
+
+def ties(host, asked: dict) -> dict[float, tuple[int, int]]:
+    """The levels of a plain job that Forge gives one timestep or the next by their last bits."""
+    with rounded(host) as levels:
+        make(host, "txt2img", **asked)
+    near = [torch.tensor(levels) * (1 + by) for by in (-NUDGE, NUDGE)]
+    low, high = (host.root().predictor.timestep(each).tolist() for each in near)
+    return {s: (int(a), int(b)) for s, a, b in zip(levels, low, high) if a != b}
+
+
+def told_by_rounding(host, asked: dict, made) -> bool:
+    """Whether a picture is the host's own once a tie of its levels falls to the other timestep."""
+    if not hasattr(getattr(host.root(), "predictor", None), "timestep") or not ties(host, asked):
+        return False
+    found = []
+    for nudge in (-NUDGE, NUDGE):
+        with rounded(host, nudge):
+            found.append(apart(make(host, "txt2img", **asked).images[0], made.images[0]))
+    return min(found) <= 1
+
+
 @pytest.mark.parametrize("sampler", [SAMPLERS[i] for i in numbers() if i < len(SAMPLERS)])
 def test_a_sampler_on_every_schedule(host, table, traces, sampler):
     from modules import sd_samplers, sd_schedulers
@@ -41,7 +82,7 @@ def test_a_sampler_on_every_schedule(host, table, traces, sampler):
     if sampler not in sd_samplers.all_samplers_map:
         pytest.skip(f"this host has no {sampler}")
     own_times = "timesteps" in type(_construct(sampler)).__module__
-    found = {}
+    found, rounding = {}, set()
     for schedule in SCHEDULES:
         table.tell(sampler, schedule, NOT_RUN)
         if schedule not in sd_schedulers.schedulers_map:
@@ -54,12 +95,32 @@ def test_a_sampler_on_every_schedule(host, table, traces, sampler):
             made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
             note = made.parameters.get("AsynDM note")
             found[schedule] = note or apart(plain.images[0], made.images[0])
+            if not note and found[schedule] > 1 and told_by_rounding(host, asked, made):
+                rounding.add(schedule)
             if made.info["sampler_name"] != sampler:
                 found[schedule] = f"wrong: {made.info['sampler_name']}"
         table.tell(sampler, schedule, found[schedule])
     if os.environ.get("ASYNDM_TABLE"):  # now: a run that is ended keeps what it has
         table.write(Path(os.environ["ASYNDM_TABLE"]))
-    assert all(value == NONE or (isinstance(value, int) and value <= 1) for value in found.values())
+    for schedule, value in found.items():
+        right = value == NONE or (isinstance(value, int) and value <= 1)
+        assert right or schedule in rounding, (schedule, value)
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6])
+def test_forges_rounding_decides_one_cell(host, traces, steps):
+    """DPM2 a on SGM Uniform in Forge main: at 5 steps a level is a tie, at 4 and 6 none is."""
+    if host.name != "Forge":
+        pytest.skip("a matter of Forge main's rounding")
+    asked = {"sampler_name": "DPM2 a", "scheduler": "SGM Uniform", **SMALL, "steps": steps}
+    found = ties(host, asked)
+    plain = make(host, "txt2img", **asked)
+    made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
+    if steps == 5:
+        assert list(found.values()) == [(832, 833)]
+        assert told_by_rounding(host, asked, made)
+        return
+    assert not found and apart(plain.images[0], made.images[0]) <= 1
 
 
 def _construct(sampler: str):

@@ -75,6 +75,10 @@ VALUES: dict[str, list[Any]] = {
     "rescale_cfg": [0.7],
     "extra_options_section": [0.4],  # of EXTRA
     "forge_multidiffusion": [True, "MultiDiffusion", 64, 64, 32, 4],  # tiles of half the image
+    "forge_dynamic_thresholding": [True, 2.0],  # a scale to mimic below the request's own
+    "forge_latent_modifier": [True, 20.0],  # sharpness; all of it is 0 at first
+    # Acts only where the network is two or four times as wide as at its top: ASYNDM_CHECKPOINTS.
+    "forge_freeu": [True, 1.5, 1.6, 0.9, 0.2],
     "!adetailer": [True, False, ADETAILER],
 }
 # A setting that a user put beside the prompt (Settings > Settings in UI), for Extra options.
@@ -112,7 +116,8 @@ def rows() -> list[tuple[str, str, str]]:
     found = [(name, _tab(kind), "") for name, (kind, _) in OTHERS.items()]
     for kind in ("selectable_scripts", "alwayson_scripts"):
         for tab in ("txt2img", "img2img"):
-            scripts = [s for s in getattr(runner_of(tab), kind) if s.title() != "AsynDM"]
+            # ours are not in the host that is there to compare: every row has its number in both
+            scripts = [s for s in getattr(runner_of(tab), kind) if "asyndm" not in stem(s)]
             found += [(f"{script.title()} ({tab})", tab, stem(script)) for script in scripts]
     return found
 
@@ -201,6 +206,27 @@ def prepare(host: Any) -> None:
     host.txt2img(prompt="", steps=1)  # hosts leave notes on a model they use for the first time
 
     shared.prompt_styles.styles["rainy"] = styles.PromptStyle("rainy", "{prompt}, rain", "", "")
+    counted = soft_inpainting()
+    if counted is not None:
+        counted["cpu_count"] = lambda: 8
+
+
+def soft_inpainting() -> dict[str, Any] | None:
+    """The names of Forge main's Soft Inpainting, where it counts the machine's cores.
+
+    Its last step, how far the picture has changed, is cut into 6 parts on more than 6 cores, and
+    on fewer into a number of pixels // -1, which is none: nothing has changed, and whatever was
+    sampled, the answer is the picture that was sent. The table's row is that of a large machine.
+    """
+    for script in runner_of("img2img").alwayson_scripts:
+        if stem(script) == "soft_inpainting":
+            names = type(script).post_sample.__globals__
+            return names if "cpu_count" in names and "n_jobs = -1" in _source(script) else None
+    return None
+
+
+def _source(script: Any) -> str:
+    return Path(script.filename).read_text("utf-8")
 
 
 def version(made: Any) -> str:
