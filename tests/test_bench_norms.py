@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
@@ -27,17 +26,23 @@ def test_host_norms_harm_and_levelled_ones_mend_on_the_shipped_model():
     assert f"{own['objects']['change']:+7.1%}" in text
 
 
-def test_the_cost_is_that_beside_hosts_norms():
-    figures = norm_cost.norm_costs(
-        [(16, 16)], 0.01, True, "cpu",
-        lambda size, method, tiny: {"levelled": 102, "asyndm": 100}[method],
-        lambda size, method: {"peak": {"levelled": 101, "asyndm": 100}[method]},
-        lambda subject, times, end: [times[name].extend([2.0, 3.0]) for name in times],
-        lambda a, b: (np.mean(a) / np.mean(b), [0.9, 1.1]),
-    )  # fmt: skip
+def test_the_cost_is_that_beside_hosts_norms(monkeypatch):
+    def operations(size, method, tiny):
+        return {"levelled": 102, "asyndm": 100}[method]
+
+    def memory(size, method, tiny, device):
+        return {"peak": {"levelled": 101, "asyndm": 100}[method]}
+
+    def alternate(timed, methods, end, most):
+        return {"levelled": [4.0, 9.0], "asyndm": [4.0, 9.0]}
+
+    for each in (operations, memory, alternate):
+        name = {"operations": "count_operations", "memory": "memory_in_fresh_process"}
+        monkeypatch.setattr(norm_cost, name.get(each.__name__, each.__name__), each)
+    figures = norm_cost.norm_costs([(16, 16)], 0.01, True, "cpu")
     size = figures["sizes"]["16x16"]
     assert (size["operations_ratio"], size["peak_memory_ratio"]) == pytest.approx((1.02, 1.01))
-    assert size["time_ratio"] == 1 and "0.900 to 1.100" in norm_cost.describe(figures)
+    assert size["time_ratio"] == 1 and "1.000 to 1.000" in norm_cost.describe(figures)
 
 
 def test_patch_timesteps_have_no_patch_clearer_than_their_clearest():

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from asyndm.bench.overhead import paired_ratio
+from asyndm.bench import overhead, sampler_cost
 from asyndm.bench.sampler_cost import describe, sampler_costs
 from asyndm.core.rules import REGISTRY
 
 
 @pytest.mark.slow
 def test_every_rule_is_measured():
-    figures = sampler_costs(paired_ratio, 0.1, tiny=True, progress=False)
+    figures = sampler_costs(0.1, tiny=True, progress=False)
     assert set(figures["samplers"]) == set(REGISTRY)
     for rule, found in figures["samplers"].items():
         low, high = found["time_ratio_interval_sd15"]
         assert low <= found["time_ratio_sd15"] <= high and found["pairs_sd15"] >= 3
         assert 1 <= found["operations_ratio_sd15"] < 1.05  # narrow: the capture weighs more
         assert f"{rule}: operations" in describe(figures)
+
+
+def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch, capsys):
+    """What the file holds is not measured again; a file of another machine is one line."""
+    monkeypatch.setattr(sampler_cost, "_operations", lambda *a: 1)
+    measured, file = [], tmp_path / "figures.json"
+
+    def cut_off(subject, rule, until):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(rule)
+        return {"time_ratio": 1.0, "time_ratio_interval": [0.9, 1.1], "pairs": 3}
+
+    def run(*more):
+        parser = argparse.ArgumentParser()
+        overhead.add_arguments(parser)
+        arguments = ["--samplers", "--tiny", "--json", str(file), *more]
+        return overhead.main(parser.parse_args(arguments))
+
+    monkeypatch.setattr(sampler_cost, "_time", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run("--resume")
+    monkeypatch.setattr(sampler_cost, "_time", lambda *a: measured.append(a[1]) or {"pairs": 4})
+    kept = json.loads(file.read_text())
+    assert run("--resume") == 0
+    assert measured == list(REGISTRY)
+    both = json.loads(file.read_text())["samplers"]
+    assert [both[rule]["pairs_sd15"] for rule in REGISTRY][:3] == [3, 3, 4]
+    capsys.readouterr()
+    for wrong, said in ((kept | {"threads": 99}, "threads 99"), ({}, "no figures"), ("x", "")):
+        file.write_text(wrong if isinstance(wrong, str) else json.dumps(wrong))
+        assert run("--resume") == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error and str(file) in error
 
 
 def test_the_readme_says_what_the_file_says():

@@ -3,13 +3,12 @@
 A run of a few steps on a U-Net of Stable Diffusion 1.5's size with random weights, by each method,
 with one clock for all pixels and with AsynDM's masks and clocks, against plain CFG with one clock.
 Rows are counted on the way into the network, operations on the meta device. Time: pairs of runs in
-one process that change their order, as in :mod:`asyndm.bench.overhead`.
+one process that change their order, as in :mod:`asyndm.bench.timing`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asyndm.bench.subject import CURVATURE, WORDS, Subject, device_name
+from asyndm.bench.timing import alternate, compared, seconds
 from asyndm.core.masks import DynamicMasks, GivenMasks
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm
@@ -33,15 +33,13 @@ STEPS = 5
 SCALE = 7.5
 SIZE: Size = (64, 64)
 TIMED: dict[str, Size] = {"cpu": (32, 32), "cuda": (64, 64)}
-MIN_PAIRS, MAX_PAIRS = 3, 12
+MAX_PAIRS = 12
 CLOCKS = ("synchronous", "asynchronous")
 WAYS: dict[str, dict[str, Any]] = {name: {"guidance": name} for name in METHODS}
 WAYS["zigzag"] = {"zigzag": 1.0}
-Ratio = Callable[[list[float], list[float]], tuple[float, list[float]]]
 
 
 def guidance_costs(
-    ratio: Ratio,
     minutes: float,
     tiny: bool = False,
     timed: bool = True,
@@ -69,7 +67,7 @@ def guidance_costs(
             for number, (name, clock) in enumerate(jobs):
                 bar.set_description(f"time {name} {clock}")
                 until = time.monotonic() + (end - time.monotonic()) / (len(jobs) - number)
-                figures[name][clock] |= _time(subject, name, clock, until, ratio)
+                figures[name][clock] |= _time(subject, name, clock, until)
                 bar.update()
     return {
         "steps": STEPS,
@@ -142,23 +140,10 @@ def run(subject: Subject, name: str, clock: str) -> int:
     return guide.counter.counts[0]
 
 
-def _time(subject: Subject, name: str, clock: str, until: float, ratio: Ratio) -> dict[str, Any]:
-    both = [(name, clock), ("cfg", "synchronous")]
-    times: tuple[list[float], list[float]] = ([], [])
-    for which in both:  # warm up
-        run(subject, *which)
-    order = [0, 1]
-    while len(times[0]) < MAX_PAIRS:
-        begun = time.monotonic()
-        for which in order:
-            subject.wait()
-            start = time.perf_counter()
-            run(subject, *both[which])
-            subject.wait()
-            times[which].append(time.perf_counter() - start)
-        order.reverse()
-        now = time.monotonic()
-        if len(times[0]) >= MIN_PAIRS and now + (now - begun) > until:
-            break
-    value, interval = ratio(*times)
-    return {"time_ratio": value, "time_ratio_interval": interval, "pairs": len(times[0])}
+def _time(subject: Subject, name: str, clock: str, until: float) -> dict[str, Any]:
+    ways = {"method": (name, clock), "plain": ("cfg", "synchronous")}
+
+    def timed(way: str) -> float:
+        return seconds(subject, lambda: run(subject, *ways[way]))
+
+    return compared(alternate(timed, list(ways), until, MAX_PAIRS), "method", "plain")

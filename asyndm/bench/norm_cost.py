@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from asyndm.bench.footprint import count_operations, memory_in_fresh_process, size_name
 from asyndm.bench.subject import LEVELLED, Subject, device_name
+from asyndm.bench.timing import CONFIDENCE, alternate, compared, step_seconds
 from asyndm.core.schedule import Size
 
 METHODS = (LEVELLED, "asyndm")
+MAX_PAIRS = 30
 
 
 def norm_costs(
@@ -20,37 +24,24 @@ def norm_costs(
     minutes: float,
     tiny: bool,
     device: str,
-    operations: Callable[[Size, str, bool], int],
-    memory: Callable[[Size, str], dict[str, int]],
-    alternate: Callable[[Subject, dict[str, list[float]], float], None],
-    paired_ratio: Callable,
 ) -> dict[str, Any]:
-    """Levelled norms / the host's norms, both with AsynDM, by size.
-
-    Args:
-        operations, memory, alternate, paired_ratio: of ``bench overhead``.
-    """
+    """Levelled norms / the host's norms, both with AsynDM, by size."""
     end, by_size = time.monotonic() + 60 * minutes, {}
     for number, size in enumerate(tqdm(sizes, unit="size")):
-        counts = {method: operations(size, method, tiny) for method in METHODS}
-        peaks = {method: memory(size, method)["peak"] for method in METHODS}
+        counts = {method: count_operations(size, method, tiny) for method in METHODS}
+        peaks = {m: memory_in_fresh_process(size, m, tiny, device)["peak"] for m in METHODS}
         areas = [height * width for height, width in sizes[number:]]
+        until = time.monotonic() + areas[0] / sum(areas) * (end - time.monotonic())
         subject = Subject(size, tiny, device)
-        times: dict[str, list[float]] = {method: [] for method in METHODS}
-        alternate(
-            subject, times, time.monotonic() + areas[0] / sum(areas) * (end - time.monotonic())
-        )
-        ratio, interval = paired_ratio(*(times[method] for method in METHODS))
-        by_size["x".join(map(str, size))] = {
+        times = alternate(partial(step_seconds, subject), METHODS, until, MAX_PAIRS)
+        by_size[size_name(size)] = {
             "operations_ratio": counts[LEVELLED] / counts["asyndm"],
             "peak_memory_ratio": peaks[LEVELLED] / peaks["asyndm"],
-            "time_ratio": ratio,
-            "time_ratio_interval": interval,
-            "pairs": len(times[LEVELLED]),
+            **compared(times, LEVELLED, "asyndm"),
             "seconds": times,
         }
     return {
-        "confidence": 0.95,
+        "confidence": CONFIDENCE,
         "network": subject.library + (", tiny" if tiny else ", Stable Diffusion 1.5's size"),
         "threads": torch.get_num_threads(),
         "device": device_name(device),

@@ -4,8 +4,8 @@ For each rule a run of a few steps on a U-Net of real size with random weights a
 AsynDM (hooks, capture of attention, masks, clocks, maps of noise levels), and the same rule with
 plain numbers for noise levels on the plain network. Operations are counted on the meta device, at
 Stable Diffusion 1.5's shape and at SDXL's, whose time and label embeddings are joined in one table.
-Time: pairs of runs in one process that change their order, as in :mod:`asyndm.bench.overhead`; on a
-CPU with small latents of Stable Diffusion 1.5, on a GPU both shapes at their own sizes.
+Time: pairs of runs in one process that change their order, as in :mod:`asyndm.bench.timing`; on a
+CPU with small latents, on a GPU both shapes at their own sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asyndm.bench.subject import CURVATURE, WORDS, Subject, device_name
+from asyndm.bench.timing import alternate, compared, seconds
 from asyndm.core.masks import DynamicMasks
 from asyndm.core.rules import REGISTRY, make_rule
 from asyndm.core.run import Director
@@ -29,38 +30,51 @@ from asyndm.core.schedule import Size
 STEPS = 5
 SIZE: dict[str, Size] = {"sd15": (64, 64), "sdxl": (128, 128)}
 # On a CPU small latents, so that what is beside the network weighs more.
-TIMED: dict[str, dict[str, Size]] = {"cpu": {"sd15": (32, 32)}, "cuda": SIZE}
-MIN_PAIRS, MAX_PAIRS = 3, 12
-Ratio = Callable[[list[float], list[float]], tuple[float, list[float]]]
+TIMED: dict[str, dict[str, Size]] = {"cpu": {"sd15": (32, 32), "sdxl": (16, 16)}, "cuda": SIZE}
+MAX_PAIRS = 12
 
 
 def sampler_costs(
-    ratio: Ratio,
     minutes: float,
     tiny: bool = False,
     timed: bool = True,
     progress: bool = True,
     device: str = "cpu",
     shapes: Sequence[str] = tuple(SIZE),
+    earlier: dict[str, Any] | None = None,
+    keep: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> dict[str, Any]:
     """The figures by rule.
 
     Args:
-        ratio: of paired times, and its interval.
-        minutes: to aim for.
+        minutes: to aim for; each rule is timed in at least 3 pairs of runs.
         tiny: a narrow network and small latents, to try the benchmark itself.
         timed: False = operations alone.
         progress: a progress bar on the error stream.
         device: where torch runs the network.
         shapes: of :data:`SIZE`.
+        earlier: figures of a run that was cut off: what it measured is not measured again.
+        keep: called with the figures so far after each rule's time.
+
+    Raises:
+        ValueError: ``earlier`` was measured otherwise.
     """
     end = time.monotonic() + 60 * minutes
     shapes = ("sd15",) if tiny else tuple(shapes)
+    at = TIMED["cuda" if torch.device(device).type == "cuda" else "cpu"]
+    sizes = {shape: (16, 16) if tiny else at[shape] for shape in shapes} if timed else {}
+    head = {
+        "steps": STEPS,
+        "timed": {shape: list(size) for shape, size in sizes.items()},
+        "threads": torch.get_num_threads(),
+        "device": device_name(device),
+        "torch": torch.__version__,
+    }
     figures: dict[str, Any] = {rule: {} for rule in REGISTRY}
-    sizes = TIMED["cuda" if torch.device(device).type == "cuda" else "cpu"] if timed else {}
-    sizes = {shape: (16, 16) if tiny else sizes[shape] for shape in shapes if shape in sizes}
-    runs = len(figures) * (len(shapes) + len(sizes))
-    with tqdm(total=runs, disable=not progress) as bar:
+    if earlier is not None:
+        figures |= _matching(earlier, head)
+    todo = [(s, rule) for s in sizes for rule in figures if f"time_ratio_{s}" not in figures[rule]]
+    with tqdm(total=len(figures) * len(shapes) + len(todo), disable=not progress) as bar:
         for shape in shapes:
             subject = Subject((16, 16) if tiny else SIZE[shape], tiny, "meta", shape)
             known: dict[int, float] = {}  # rules multiply no matrices: their calls alone count
@@ -72,24 +86,27 @@ def sampler_costs(
                     known[calls] = counts["asyndm"] / counts["synchronous"]
                 found[f"operations_ratio_{shape}"] = known[calls]
                 bar.update()
-        left = len(figures) * len(sizes)
-        for shape, size in sizes.items():
-            subject = Subject(size, tiny, device, shape)
-            for rule, found in figures.items():
-                bar.set_description(f"time {shape} {rule}")
-                until = time.monotonic() + (end - time.monotonic()) / left
-                measured = _time(subject, rule, until, ratio)
-                found |= {f"{key}_{shape}": value for key, value in measured.items()}
-                left -= 1
-                bar.update()
-    return {
-        "steps": STEPS,
-        "timed": {shape: list(size) for shape, size in sizes.items()},
-        "threads": torch.get_num_threads(),
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "samplers": figures,
-    }
+        for number, (shape, rule) in enumerate(todo):
+            if number == 0 or shape != todo[number - 1][0]:
+                subject = Subject(sizes[shape], tiny, device, shape)
+            bar.set_description(f"time {shape} {rule}")
+            until = time.monotonic() + (end - time.monotonic()) / (len(todo) - number)
+            measured = _time(subject, rule, until)
+            figures[rule] |= {f"{key}_{shape}": value for key, value in measured.items()}
+            keep(head | {"samplers": figures})
+            bar.update()
+    return head | {"samplers": figures}
+
+
+def _matching(earlier: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
+    """The rules of ``earlier``, where it was measured as this run will be."""
+    for key, value in head.items():
+        if earlier.get(key) != value:
+            raise ValueError(
+                f"it was measured with {key} {earlier.get(key)}, this run has {value}; name "
+                "another file."
+            )
+    return {rule: found for rule, found in earlier["samplers"].items() if rule in REGISTRY}
 
 
 def describe(figures: dict[str, Any]) -> str:
@@ -102,6 +119,8 @@ def describe(figures: dict[str, Any]) -> str:
             if key.startswith("operations")
         ]
         for shape in figures["timed"]:
+            if f"time_ratio_{shape}" not in found:
+                continue
             low, high = found[f"time_ratio_interval_{shape}"]
             parts.append(
                 f"time ({shape}) {found[f'time_ratio_{shape}']:.3f} "
@@ -117,25 +136,11 @@ def _operations(subject: Subject, rule: str, method: str) -> int:
     return counter.get_total_flops()
 
 
-def _time(subject: Subject, rule: str, until: float, ratio: Ratio) -> dict[str, Any]:
-    methods = list(_RUNS)
-    for method in methods:  # warm up
-        _RUNS[method](subject, rule)
-    times: dict[str, list[float]] = {method: [] for method in methods}
-    while len(times["asyndm"]) < MAX_PAIRS:
-        begun = time.monotonic()
-        for method in methods:
-            subject.wait()
-            start = time.perf_counter()
-            _RUNS[method](subject, rule)
-            subject.wait()
-            times[method].append(time.perf_counter() - start)
-        methods.reverse()
-        now = time.monotonic()
-        if len(times["asyndm"]) >= MIN_PAIRS and now + (now - begun) > until:
-            break
-    value, interval = ratio(times["asyndm"], times["synchronous"])
-    return {"time_ratio": value, "time_ratio_interval": interval, "pairs": len(times["asyndm"])}
+def _time(subject: Subject, rule: str, until: float) -> dict[str, Any]:
+    def timed(method: str) -> float:
+        return seconds(subject, lambda: _RUNS[method](subject, rule))
+
+    return compared(alternate(timed, list(_RUNS), until, MAX_PAIRS), "asyndm", "synchronous")
 
 
 def _sigmas(subject: Subject) -> Tensor:

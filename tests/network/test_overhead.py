@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from asyndm.bench import overhead
-from asyndm.bench.subject import Subject, build_unet
+from asyndm.bench import footprint, overhead, timing
+from asyndm.bench.subject import METHODS, Subject, build_unet
 
 SIZE = (16, 16)
 
@@ -51,7 +51,7 @@ def test_asyndm_and_the_naive_way_calculate_the_same() -> None:
 
 def test_operations_of_the_real_size_are_counted_without_doing_any() -> None:
     plain, table, naive = (
-        overhead.count_operations((64, 64), method, False) for method in overhead.METHODS
+        footprint.count_operations((64, 64), method, False) for method in METHODS
     )
     assert plain > 1e12
     assert 1 < table / plain < 1.01
@@ -86,16 +86,16 @@ def test_few_operators_are_started_besides(shape, most) -> None:
 
 
 def test_paired_ratio_is_students_t_on_logarithms() -> None:
-    ratio, (low, high) = overhead.paired_ratio([2.0, 8.0, 4.0], [1.0, 4.0, 2.0])
+    ratio, (low, high) = timing.paired_ratio([2.0, 8.0, 4.0], [1.0, 4.0, 2.0])
     assert (ratio, low, high) == pytest.approx((2.0, 2.0, 2.0))
     # Logarithms -d, 0, d: standard error d / sqrt(3); t(2 degrees, 97.5%) = 4.302653.
     d = 0.1
-    ratio, (low, high) = overhead.paired_ratio([math.exp(-d), 1.0, math.exp(d)], [1.0] * 3)
+    ratio, (low, high) = timing.paired_ratio([math.exp(-d), 1.0, math.exp(d)], [1.0] * 3)
     assert ratio == pytest.approx(1)
     reach = 4.302653 * d / math.sqrt(3)
     assert (math.log(low), math.log(high)) == pytest.approx((-reach, reach))
     with pytest.raises(ValueError, match="two pairs"):
-        overhead.paired_ratio([1.0], [1.0])
+        timing.paired_ratio([1.0], [1.0])
 
 
 def test_the_command_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
@@ -105,7 +105,7 @@ def test_the_command_writes_its_figures(tmp_path, monkeypatch, capsys) -> None:
     figures = json.loads(file.read_text())
     low, high = figures["time_ratio_interval"]
     assert low <= figures["time_ratio"] <= high
-    assert figures["sizes"]["16x16"]["pairs"] == overhead.MIN_PAIRS
+    assert figures["sizes"]["16x16"]["pairs"] == timing.MIN_PAIRS
     for key in ("peak_memory_ratio", "operations_ratio", "naive_operations_ratio"):
         assert 0.5 < figures[key] < 3
     assert "AsynDM / synchronous" in capsys.readouterr().out
