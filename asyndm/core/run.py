@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from asyndm.core.grids import Size, pool, resample
 from asyndm.core.history import History
 from asyndm.core.masks import MaskSource, as_mask
 from asyndm.core.parametrisation import Parametrisation, align
 from asyndm.core.rows import Rows
 from asyndm.core.rules.base import Between, euler_step
-from asyndm.core.schedule import PixelClock, PixelTime, Size, Steering, resample
+from asyndm.core.schedule import PixelClock, PixelTime, Steering
 from asyndm.core.settings import FIRST_STEPS, Settings
 from asyndm.core.sigma_scale import SigmaScale
 
@@ -33,17 +34,19 @@ class NetworkCall:
             rounding rule.
         rows: set by the host's denoiser before every network call.
         reading: masks are read from this call's attention; not from a second call inside a step.
+        text_timestep: [B] the timestep that a transformer's text tokens are told; None = the host's.
     """
 
     pixel_time: PixelTime | None = None
     timestep_table: Tensor | None = None
     rows: Rows | None = None
     reading: bool = True
+    text_timestep: Tensor | None = None
 
     def clear(self) -> None:
         """Back to synchronous."""
         self.reading = True
-        self.pixel_time = self.timestep_table = self.rows = None
+        self.pixel_time = self.timestep_table = self.rows = self.text_timestep = None
 
 
 class Director:
@@ -68,6 +71,9 @@ class Director:
         record: keep a :class:`History`.
         steered: [B] bool, the images that have an object in any step; the others are synchronous,
             the first step and a lead included. None = all.
+        patch: side of a transformer's patches, see :class:`~asyndm.core.schedule.PixelTime`. A
+            token that holds a kept pixel is not the object's, and leads only if all of it is kept.
+        text_timestep: as in :class:`~asyndm.core.settings.Settings`.
 
     Raises:
         ValueError: an unknown first step, an ``allowed`` that cannot be used, or a lead without a
@@ -89,6 +95,8 @@ class Director:
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
         steered: Tensor | None = None,
+        patch: int = 1,
+        text_timestep: str = "scalar",
     ) -> None:
         if lead and (allowed is None or known is None):
             raise ValueError("lead: only a run that keeps a region of known latents can lead.")
@@ -102,11 +110,13 @@ class Director:
         self.window, self.lead, self.known = window, lead, known
         self.timestep = timestep or parametrisation.timestep
         self.record, self.steered = record, steered
+        self.patch, self.text_timestep = patch, text_timestep
         self.call = NetworkCall()
         self.clock: PixelClock | None = None
         self.history: History | None = None
         self._pending: Steering | None = None
-        self._allowed_here: Tensor | None = None
+        self._allowed_here: Tensor | None = None  # with patches: one value a token
+        self._kept: Tensor | None = None
 
     @classmethod
     def from_settings(
@@ -120,6 +130,7 @@ class Director:
         timestep: Callable[[Tensor], Tensor] | None = None,
         record: bool = False,
         steered: Tensor | None = None,
+        patch: int = 1,
     ) -> Director:
         """A director with the curve, origin, first step, window and lead of ``settings``."""
         return cls(
@@ -135,6 +146,8 @@ class Director:
             timestep=timestep,
             record=record,
             steered=steered,
+            patch=patch,
+            text_timestep=settings.text_timestep,
         )
 
     @contextmanager
@@ -165,7 +178,9 @@ class Director:
         # with another noise level than the host's would be blended wrongly.
         self._allowed_here = None
         if self.allowed is not None:
-            self._allowed_here = resample(self.allowed.to(x.device), size)
+            region = resample(self.allowed.to(x.device), size)
+            self._allowed_here = pool(region, self.patch)
+            self._kept = pool(region, self.patch, lowest=False) == 0
         self._pending = self._restrict(self._first(x.device))
         scale = SigmaScale(sigmas, self.parametrisation)
         self.clock = PixelClock(
@@ -177,6 +192,7 @@ class Director:
             self.curve,
             self.origin,
             x.device,
+            self.patch,
         )
         self.history = History() if self.record else None
         while self.clock.step < 0:  # the authors' advance from the virtual timestep 1001
@@ -257,20 +273,20 @@ class Director:
     def again(self, time: PixelTime) -> Iterator[PixelTime]:
         """Another network call at these noise levels; its attention steers nothing."""
         call = self.call
-        before = call.pixel_time, call.timestep_table, call.reading
+        before = call.pixel_time, call.timestep_table, call.text_timestep, call.reading
         try:
             call.reading = False
             self._tell(time)
             yield call.pixel_time
         finally:
-            call.pixel_time, call.timestep_table, call.reading = before
+            call.pixel_time, call.timestep_table, call.text_timestep, call.reading = before
 
     def end(self) -> None:
         """Leave nothing behind but the history. Harmless when no run is in progress."""
         self.call.clear()
         self.clock = None
         self._pending = None
-        self._allowed_here = None
+        self._allowed_here = self._kept = None
 
     @property
     def clock_time(self) -> PixelTime:
@@ -286,7 +302,12 @@ class Director:
         """[B or 1, H, W] bool, the kept pixels that run ahead; None where there are none."""
         if not self.lead or self._allowed_here is None:
             return None
-        leads = self._allowed_here == 0
+        leads = self._kept
+        if self.patch > 1:
+            height, width = self.clock.size
+            for axis in (1, 2):
+                leads = leads.repeat_interleave(self.patch, axis)
+            leads = leads[:, :height, :width]
         return leads if self.steered is None else leads & self._steered(leads.device)
 
     def _steering(self, i: int) -> Steering:
@@ -308,6 +329,24 @@ class Director:
     def _tell(self, time: PixelTime | None) -> None:
         self.call.pixel_time = time
         self.call.timestep_table = None if time is None else self.timestep(time.sigma_table)
+        self.call.text_timestep = None
+        if time is not None and self.text_timestep == "objects" and not time.uniform:
+            self.call.text_timestep = self._mean_of_objects(time)
+
+    def _mean_of_objects(self, time: PixelTime) -> Tensor:
+        """[B] the mean timestep of the object's pixels; of all of them where an image has none."""
+        grid = self.clock.grid
+        weight = (self._pending.levels > 0).float()
+        if self._pending.weight is not None:
+            weight = weight * self._pending.weight
+        if time.grid != grid:  # a kept region that leads
+            grid = tuple(time.size)
+        weight = resample(weight.to(time.index.device), grid).expand(len(time.index), *grid)
+        table = self.call.timestep_table.to(time.index.device)
+        steps = table[time.index].to(weight.dtype)
+        some = weight.sum((1, 2)) > 0
+        weight = torch.where(some[:, None, None], weight, torch.ones_like(weight))
+        return (steps * weight).sum((1, 2)) / weight.sum((1, 2))
 
     def _first(self, device: torch.device) -> Steering:
         if self.source.ready:

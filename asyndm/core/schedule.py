@@ -21,16 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from asyndm.core.grids import Size, cells_under, read_at, resample
 from asyndm.core.parametrisation import wide_float
 from asyndm.core.settings import CURVES, ORIGINS
 from asyndm.core.sigma_scale import SigmaScale
-
-Size = tuple[int, int]
 
 
 def advance_distance(d, r: int, n: int, k, curve: str):
@@ -59,46 +57,6 @@ def advance_distance(d, r: int, n: int, k, curve: str):
     raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
 
 
-def resample(cells: Tensor, size: Size) -> Tensor:
-    """Nearest neighbour by block centres: ``cells`` [B, h, w] read at [B, *size].
-
-    Cell y of the result reads cell floor((y + 1/2) * h / H); sizes need not divide each other.
-    """
-    if tuple(cells.shape[-2:]) == tuple(size):
-        return cells
-    return _read_at(cells, _cells_under(tuple(size), None, tuple(cells.shape[-2:]), cells.device))
-
-
-def _read_at(cells: Tensor, places: Tensor) -> Tensor:
-    """``cells`` [B, h, w] at numbered places [H, W]: [B, H, W]."""
-    read = cells.flatten(1).index_select(1, places.flatten())
-    return read.view(len(cells), *places.shape)
-
-
-@lru_cache(maxsize=64)
-def _cells_under(size: Size, latents: Size | None, grid: Size, device: torch.device) -> Tensor:
-    """The number of the grid cell under the centre of every pixel of ``size``, [*size] long.
-
-    Kept, since a run asks for the same few in every step, and a dozen small kernels each are what
-    a fast GPU would wait for.
-
-    Args:
-        latents: read through a picture of this size, see :meth:`PixelTime.index_at`.
-    """
-    with torch.inference_mode(False):  # a tensor made inside could never be trained through
-        sides = []
-        for axis in range(2):
-            at = _centres(size[axis], (latents or grid)[axis], device)
-            sides.append(at if latents is None else _centres(latents[axis], grid[axis], device)[at])
-        return sides[0][:, None] * grid[1] + sides[1]
-
-
-def _centres(count: int, of: int, device: torch.device) -> Tensor:
-    """floor((j + 1/2) * of / count) for j < count, in exact integer arithmetic."""
-    odd = 2 * torch.arange(count, device=device) + 1
-    return torch.div(odd * of, 2 * count, rounding_mode="floor")
-
-
 @dataclass(frozen=True)
 class PixelTime:
     """The noise levels of ONE network call.
@@ -108,12 +66,15 @@ class PixelTime:
         index: [B, gh, gw] long, the row of the table for every cell of the clock's grid.
         clock_table: [R] the clocks of those rows.
         size: (H, W) of the latents.
+        patch: side of the squares of latent pixels that a transformer makes one token of, and that
+            therefore share one noise level; 1 = a U-Net's pixels.
     """
 
     sigma_table: Tensor
     index: Tensor
     clock_table: Tensor
     size: Size
+    patch: int = 1
 
     @property
     def uniform(self) -> bool:
@@ -132,13 +93,14 @@ class PixelTime:
         """Table rows [B, height, width] at a resolution inside the network.
 
         A resolution samples the latents at its block centres, and a latent cell reads the grid
-        cell over its centre; both are the identity where the sizes agree.
+        cell over its centre; both are the identity where the sizes agree. With patches every
+        place reads its token, also where the latents' sides are no multiple of the patch.
         """
-        if (height, width) == self.grid == tuple(self.size):
+        if self.patch == 1 and (height, width) == self.grid == tuple(self.size):
             return self.index
         device = self.index.device
-        places = _cells_under((height, width), tuple(self.size), self.grid, device)
-        return _read_at(self.index, places)
+        places = cells_under((height, width), tuple(self.size), self.grid, device, self.patch)
+        return read_at(self.index, places)
 
     def with_region(self, region: Tensor, clock: float, scale: SigmaScale) -> PixelTime:
         """The same noise levels, but one clock for all of a region.
@@ -156,6 +118,7 @@ class PixelTime:
             torch.where(region, len(self.sigma_table), index),
             torch.cat([self.clock_table, place.to(self.clock_table, non_blocking=True)]),
             self.size,
+            self.patch,
         )
 
     def towards(self, after: PixelTime, between: Callable[[Tensor, Tensor], Tensor]) -> PixelTime:
@@ -180,7 +143,7 @@ class PixelTime:
             table = between(self.sigma_table[now], after.sigma_table[then])
             clocks = clocks[now]
             index = torch.arange(now.numel(), device=now.device).view(now.shape)
-        return PixelTime(table.flatten(), index, clocks.flatten(), self.size)
+        return PixelTime(table.flatten(), index, clocks.flatten(), self.size, self.patch)
 
     def sigma_map(self) -> Tensor:
         """Noise level of every latent pixel, [B, 1, H, W] float32."""
@@ -224,6 +187,7 @@ class PixelClock:
             the authors' indexing: the run starts one virtual interval before the first call
             (at their timestep 1001), and `step` starts at -1, so one more `advance` is due.
         device: of the state.
+        patch: as in :class:`PixelTime`.
     """
 
     def __init__(
@@ -236,6 +200,7 @@ class PixelClock:
         curve: str = "quadratic",
         origin: str = "host",
         device: torch.device | str = "cpu",
+        patch: int = 1,
     ) -> None:
         if curve not in CURVES:
             raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
@@ -244,7 +209,7 @@ class PixelClock:
         if not all(0 <= k <= 1 for k in curvatures):
             raise ValueError(f"curvatures: {tuple(curvatures)} must lie within 0 and 1.")
         self.scale, self.curve, self.curvatures = scale, curve, tuple(curvatures)
-        self.size, self.grid, self.batch = tuple(size), tuple(grid), batch
+        self.size, self.grid, self.batch, self.patch = tuple(size), tuple(grid), batch, patch
         self.device = torch.device(device)
         self.start = -1 if origin == "paper" else 0
         self.step = self.start
@@ -324,7 +289,7 @@ class PixelClock:
         clock, index = table
         sigma = self.scale.at(clock).float()
         # Made on the CPU in float64 (some devices have none); a copy to the device need not wait.
-        return PixelTime(self._send(sigma), index, self._send(clock), self.size)
+        return PixelTime(self._send(sigma), index, self._send(clock), self.size, self.patch)
 
     def _count_table(self) -> tuple[Tensor, Tensor] | None:
         """(clocks [R] on the CPU, index [B, gh, gw]), or None if one row a cell is fewer."""
@@ -358,12 +323,12 @@ class PixelClock:
     def _per_cell(self, clock: Tensor) -> PixelTime:
         clock = clock.clamp(self.start, self.step).flatten()
         index = torch.arange(clock.numel(), device=self.device).view(self.batch, *self.grid)
-        return PixelTime(self.scale.at(clock).float(), index, clock, self.size)
+        return PixelTime(self.scale.at(clock).float(), index, clock, self.size, self.patch)
 
     def _uniform(self, sigma: Tensor, clock: float) -> PixelTime:
         index = torch.zeros(self.batch, *self.grid, dtype=torch.long, device=self.device)
         table = self._send(sigma.reshape(1).float())
-        return PixelTime(table, index, self._full(clock, shape=(1,)), self.size)
+        return PixelTime(table, index, self._full(clock, shape=(1,)), self.size, self.patch)
 
     def _fit(self, cells: Tensor) -> Tensor:
         """``cells`` [B or 1, h, w] at this clock's batch and grid."""

@@ -19,6 +19,8 @@ NORMS = ("host", "levelled")
 RULES = ("ddpm", "euler", "dpmpp_2m")
 GUIDANCES = ("cfg", "s-cfg", "seg", "pag", "tpg", "apg", "cfg++", "cfg++w")
 CLOCKS = ("asynchronous", "concave", "synchronous")
+TEXT_TIMESTEPS = ("scalar", "objects")
+SOFTMAXES = ("text", "joint")
 # Settings that need a WebUI around them: inpainting, a second pass, a gallery.
 WEBUI_ONLY = (
     *("lead", "hires", "show_masks", "save_masks", "only_hires", "mask_invert", "mask_grow"),
@@ -40,6 +42,8 @@ CHOICES = {
     "clock": CLOCKS,
     "guidance": GUIDANCES,
     "norms": NORMS,
+    "text_timestep": TEXT_TIMESTEPS,
+    "softmax": SOFTMAXES,
 }
 RANGES = {
     "curvature": (0.0, 1.0),
@@ -112,6 +116,9 @@ class Settings:
     zigzag: float = 0.0  # share of the steps that zigzag
     zigzag_up: float = 0.0  # guidance on a zigzag's way up
     norms: str = "host"  # "levelled": group norms by statistics of each pixel's own noise level
+    # Transformers: what text tokens are told of time, the host's scalar or the objects' mean.
+    text_timestep: str = "scalar"
+    softmax: str = "text"  # transformers: attention to words among the text alone, or among all
 
     def __post_init__(self) -> None:
         for name, said in SAID.items():

@@ -1,6 +1,7 @@
 """What touches a network: attention capture and per-pixel timesteps, one file a family."""
 
-from asyndm.network.capture import AttentionCapture, grid_for
+from asyndm.network.capture import AttentionCapture
+from asyndm.network.cross import grid_for
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.families import attach
 

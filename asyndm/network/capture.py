@@ -9,92 +9,25 @@ Source: arXiv 2510.04504, section 4 (masks from the cross-attention of the model
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asyndm.core.grids import Size
 from asyndm.core.masks import NothingSeen
+from asyndm.network.cross import CrossLayer, grid_for
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
-from asyndm.network.pile import Pile, no_autocast
+from asyndm.network.pile import Pile, joint_shares, no_autocast
 
 if TYPE_CHECKING:
     from asyndm.core.rows import Rows
 
-Size = tuple[int, int]
-NEAR = 16  # the side of the attention grid on a 64x64 latent, where the paper reads its masks
-
-
-@dataclass(frozen=True)
-class CrossLayer:
-    """One cross-attention layer: its attention module, the spatial block around it, its level."""
-
-    attention: nn.Module
-    transformer: nn.Module
-    level: int  # how many times the latents were made smaller on the way to it
-
-
-def grid_for(height: int, width: int, grids: Iterable[Size]) -> Size:
-    """Which attention grid to read masks from, for latents of height x width.
-
-    A quarter of the latents' side, 16x16 for 64x64; where there is no such grid, or where it would
-    be too coarse (side below 16 / sqrt(2): small images, small models), the grid nearest 16.
-
-    Args:
-        height: of the latents.
-        width: of the latents.
-        grids: (gh, gw) of the network's cross-attention layers at this latent size.
-
-    Raises:
-        UnsupportedNetwork: there is no grid to choose from.
-    """
-    grids = sorted(set(grids), reverse=True)
-    if not grids:
-        raise UnsupportedNetwork("The network has no cross-attention to read masks from.")
-
-    def off(side: float) -> Callable[[Size], float]:
-        return lambda grid: abs(math.log(math.sqrt(grid[0] * grid[1]) / side))
-
-    # At least one pixel more or less is rounding: odd sizes shrink to either side.
-    quarters = [g for g in grids if abs(g[0] - height / 4) < 1 and abs(g[1] - width / 4) < 1]
-    fine = [g for g in quarters if math.sqrt(g[0] * g[1]) >= NEAR / math.sqrt(2)]
-    if fine:
-        return min(fine, key=off(math.sqrt(height * width) / 4))
-    return min(grids, key=off(NEAR))
-
-
-def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
-    """The cross-attention layers inside a module, all on one level.
-
-    Known by structure: a spatial block has `transformer_blocks`, each with an `attn2` that projects
-    with `to_q` and `to_k`.
-
-    Raises:
-        UnsupportedNetwork: a layer keeps q and k where hooks cannot see them.
-    """
-    layers = []
-    for transformer in module.modules():
-        for block in getattr(transformer, "transformer_blocks", None) or ():
-            attention = getattr(block, "attn2", None)
-            if attention is None or getattr(attention, "is_cross_attention", True) is False:
-                continue
-            if not hasattr(attention, "to_q") or not hasattr(attention, "to_k"):
-                raise UnsupportedNetwork("The network's cross-attention has no to_q and to_k.")
-            if getattr(attention, "fused_projections", False):
-                raise UnsupportedNetwork(
-                    "The network's projections are fused: call unfuse_qkv_projections() first."
-                )
-            if getattr(attention, "norm_q", None) or getattr(attention, "norm_k", None):
-                raise UnsupportedNetwork("The network's cross-attention normalises q and k.")
-            if not isinstance(getattr(attention, "heads", None), int):
-                raise UnsupportedNetwork(
-                    "The network's cross-attention does not say its number of heads."
-                )
-            layers.append(CrossLayer(attention, transformer, level))
-    return layers
+def _by_encoder(words: list) -> list[list[int]]:
+    """An object's token positions, a list for each text encoder."""
+    return words if words and isinstance(words[0], list) else [words]
 
 
 class AttentionCapture:
@@ -103,14 +36,21 @@ class AttentionCapture:
     Args:
         columns: ``columns[image][part][object]``: token positions of that object in that part of
             the prompt (AND gives several parts); an empty list where it does not occur. All images
-            list the same number of objects.
+            list the same number of objects. Where several text encoders give tokens of their own
+            (Stable Diffusion 3: CLIP, then T5), an object has a list for each of them, [[int]].
+        softmax: of transformers, over the "text" tokens alone or over the "joint" sequence.
         grid: (gh, gw) of the maps; by default :func:`grid_for` chooses when the network and the
             size of the latents are known.
     """
 
     def __init__(
-        self, columns: Sequence[Sequence[Sequence[Sequence[int]]]], grid: Size | None = None
+        self,
+        columns: Sequence[Sequence[Sequence[Sequence[int]]]],
+        grid: Size | None = None,
+        softmax: str = "text",
     ) -> None:
+        self.softmax = softmax
+        self.encoders = 1
         self._plans: dict[tuple, tuple] = {}
         self.objects: int | None = None
         self.aim(columns)
@@ -137,7 +77,18 @@ class AttentionCapture:
         if len(counts) != 1 or (self.objects is not None and counts != {self.objects}):
             raise ValueError("columns: every part of every image must list the same objects.")
         self.columns, self.objects = columns, counts.pop()
+        heard = [_by_encoder(words) for image in columns for part in image for words in part]
+        self.encoders = max([self.encoders, *map(len, heard)])
+        self._slots = [[self._spread(part) for part in image] for image in columns]
         self._plans.clear()
+
+    def _spread(self, part: list[list]) -> list[list[int]]:
+        """A part's token positions, one list for each object and each text encoder."""
+        slots = []
+        for words in part:
+            lists = _by_encoder(words)
+            slots += lists + [[]] * (self.encoders - len(lists))
+        return slots
 
     @property
     def grid(self) -> Size | None:
@@ -193,13 +144,27 @@ class AttentionCapture:
         self._left = sum(layer.level == self._level for layer in self._layers)
         self._rows = rows if any(part >= 0 for part in rows.parts) else None
 
+    @property
+    def listening(self) -> Rows | None:
+        """The rows of the running forward, if there is something to read in it."""
+        return self._rows
+
     def forget_pending(self) -> None:
         """Drop what a forward left half done; the maps collected so far stay."""
         self._pending.clear()
         self._inside.clear()
         self._rows = None
 
-    def record(self, q: Tensor, k: Tensor, heads: int, height: int, width: int, rows: Rows) -> None:
+    def record(
+        self,
+        q: Tensor,
+        k: Tensor,
+        heads: int,
+        height: int,
+        width: int,
+        rows: Rows,
+        keys: Tensor | None = None,
+    ) -> None:
         """Add one layer's attention.
 
         Args:
@@ -209,6 +174,7 @@ class AttentionCapture:
             height: of the layer's real grid.
             width: of the layer's real grid.
             rows: the image and prompt part of each row.
+            keys: like q, of the pixels themselves, where the softmax is over them too.
 
         Raises:
             UnsupportedNetwork: the queries are not one a pixel (token merging), or the rows not
@@ -231,10 +197,14 @@ class AttentionCapture:
         self._grid = self._grid or (height, width)
         conditional = [(i, p) for i, p in zip(rows.images, rows.parts) if p >= 0]
         for image, part in conditional:
-            for number, tokens in enumerate(self.columns[image][part]):
+            for number, tokens in enumerate(self._slots[image][part]):
                 self._counts[image][number] += bool(tokens)
         q, k = q[select], k[select]
         images = tuple(image for image, _ in conditional)
+        if keys is not None:
+            shares = joint_shares(q, k, keys[select], heads, weight)
+            self._add(shares, images, (height, width))
+            return
         kind = (q.shape, k.shape, heads, height, width, images, id(weight))
         if kind != self._kind:
             self._read_pile()
@@ -251,11 +221,16 @@ class AttentionCapture:
             return
         *_, height, width, images, _ = kind
         with no_autocast(weight.device):
-            maps = (pile.shares() @ weight).transpose(1, 2).unflatten(-1, (height, width))
-        if (height, width) != self._grid:
+            shares = pile.shares() @ weight
+        self._add(shares, images, (height, width))
+
+    def _add(self, shares: Tensor, images: tuple[int, ...], size: Size) -> None:
+        """Shares [n, pixels, O] of some images' rows to the sum."""
+        maps = shares.transpose(1, 2).unflatten(-1, size)
+        if size != self._grid:
             maps = F.interpolate(maps, self._grid, mode="bilinear", align_corners=False)
         if self._sum is None:
-            self._sum = maps.new_zeros(self.batch, self.objects, *self._grid)
+            self._sum = maps.new_zeros(self.batch, maps.shape[1], *self._grid)
         if images == tuple(range(self.batch)):
             self._sum += maps
         else:
@@ -281,6 +256,9 @@ class AttentionCapture:
         counts = counts.to(self._sum.device, non_blocking=True)
         maps = self._sum / counts[:, :, None, None]  # 0 / 0 = NaN: nothing to say
         self._reset()
+        if self.encoders > 1:  # one may see far more of every word than another
+            maps = maps / maps.mean(dim=(-2, -1), keepdim=True)
+            maps = maps.unflatten(1, (self.objects, self.encoders)).nanmean(dim=2)
         return maps
 
     def _reset(self) -> None:
@@ -288,7 +266,7 @@ class AttentionCapture:
         self._pile: Pile | None = None  # seen, and not in the sum yet
         self._kind: tuple | None = None  # what all layers of the pile share
         self._weight: Tensor | None = None
-        self._counts = [[0] * self.objects for _ in range(self.batch)]
+        self._counts = [[0] * self.objects * self.encoders for _ in range(self.batch)]
 
     def _choose(self, size: Size) -> tuple[Size, int]:
         """(grid, level) to read at this size of the latents."""
@@ -348,9 +326,9 @@ class AttentionCapture:
                 )
         if not chosen:
             return None, None
-        weight = torch.zeros(len(chosen), tokens, self.objects)
+        weight = torch.zeros(len(chosen), tokens, self.objects * self.encoders)
         for place, row in enumerate(chosen):
-            for number, columns in enumerate(self.columns[rows.images[row]][rows.parts[row]]):
+            for number, columns in enumerate(self._slots[rows.images[row]][rows.parts[row]]):
                 if any(not 0 <= column < tokens for column in columns):
                     raise IndexError(
                         f"A word's token position ({max(columns)}) lies beyond the {tokens} tokens "

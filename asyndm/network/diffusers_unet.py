@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from asyndm.network.capture import AttentionCapture, CrossLayer, Size, find_cross_attention
+from asyndm.core.grids import Size
+from asyndm.network.capture import AttentionCapture
+from asyndm.network.cross import CrossLayer, find_cross_attention
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import UNetHooks
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from asyndm.network.capture import AttentionCapture
+from asyndm.network.diffusers_dit import FluxHooks, Sd3Hooks
 from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import UNetHooks, check_hookable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
     from asyndm.network.norms import LevelledNorms
 
-FAMILIES: tuple[type[UNetHooks], ...] = (LdmHooks, DiffusersHooks)
+FAMILIES: tuple[type[UNetHooks], ...] = (LdmHooks, DiffusersHooks, Sd3Hooks, FluxHooks)
 
 
 def attach(

@@ -41,10 +41,30 @@ class TimestepField:
         self._one_image = len(set(images)) == 1
         self._pixel_time = dataclasses.replace(pixel_time, index=pixel_time.index.to(device))
         self._levels = self._pixel_time  # with the numbering of `timesteps`, also after `join`
-        self._image = image.to(device)
+        self.image = self._image = image.to(device)
+        self.each = 0  # timesteps of each image, after `few`
         self.table: Tensor | None = None  # [R, E], or [rows * N, E] after `join`
         self._width = 0  # table rows of one network row; 0 = all network rows share the table
         self._index: dict[tuple[int, int], Tensor] = {}
+
+    def few(self, most: int) -> TimestepField:
+        """At most so many timesteps an image, evenly spaced between its lowest and its highest.
+
+        Soft masks give every cell a timestep of its own; a transformer's projections are too wide
+        for a table of thousands. A timestep is then off by 1 / (2 * most - 2) of the range.
+        """
+        index = self._pixel_time.index
+        if len(self.timesteps) <= most or index[0].numel() <= most:
+            return self
+        steps = self.timesteps[index]
+        low, high = steps.amin((1, 2), keepdim=True), steps.amax((1, 2), keepdim=True)
+        part = (steps - low) / (high - low).clamp(min=torch.finfo(steps.dtype).tiny)
+        even = torch.linspace(0, 1, most, dtype=steps.dtype, device=steps.device)
+        self.timesteps = (low[:, 0] + (high - low)[:, 0] * even).flatten()
+        place = (part * (most - 1)).round().long()
+        self._pixel_time = self._levels = dataclasses.replace(self._pixel_time, index=place)
+        self.each = most
+        return self
 
     def share(self, time: Tensor) -> None:
         """Set the table: all network rows have the same embeddings ``time`` [R, E]."""
@@ -87,7 +107,7 @@ class TimestepField:
         """
         if self.uniform:
             return values[:, :, None, None].expand(self.rows, -1, height, width)
-        index = self._rows_at(height, width)
+        index = self.rows_at(height, width)
         # Selecting from [C, table] leaves each channel's pixels side by side as the features have
         # them; it takes a third of the time of values[index] followed by a permutation.
         channels = values.t()
@@ -126,11 +146,14 @@ class TimestepField:
         share.scatter_add_(1, index.flatten(1), one.expand(len(image), height * width))
         return Places(self.rows, time, share, index)
 
-    def _rows_at(self, height: int, width: int) -> Tensor:
+    def rows_at(self, height: int, width: int) -> Tensor:
         """Table row of every pixel, [1 or rows, height, width]; kept for the whole forward."""
         size = (height, width)
         if size not in self._index:
             index = self._pixel_time.index_at(height, width)
+            if self.each and not self._width:
+                first = torch.arange(len(index), device=index.device) * self.each
+                index = index + first.view(-1, 1, 1)
             if self._width:
                 first = torch.arange(self.rows, device=index.device) * self._width
                 index = index[self._image] + first.view(-1, 1, 1)

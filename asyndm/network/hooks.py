@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from asyndm.network.capture import AttentionCapture, CrossLayer
+from asyndm.core.grids import Size
+from asyndm.network.capture import AttentionCapture
+from asyndm.network.cross import CrossLayer
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.field import TimestepField
 
@@ -36,6 +38,7 @@ class UNetHooks(ABC):
         UnsupportedNetwork: hooks cannot do their work in this network.
     """
 
+    patch = 1  # side of the squares of latents that the network makes one token of
     known_by: tuple[str, ...]  # modules that a network of this family has
     input_names: tuple[str, ...]  # what the latents are called where they are given by name
     concatenate = False  # the vectors a row adds are joined on the channels instead
@@ -69,6 +72,26 @@ class UNetHooks(ABC):
     def watch_time(self) -> None:
         """Register the hooks that see the embeddings and put the field into the blocks."""
 
+    def watch_attention(self) -> list:
+        """Register the hooks that see queries and keys; returns their handles."""
+        return self.capture.watch()
+
+    def seen(self, args: tuple, kwargs: dict) -> tuple[int, Size, torch.device]:
+        """(rows, (H, W) of the latents, device) of a forward.
+
+        Raises:
+            UnsupportedNetwork: the network's input is not what the family takes.
+        """
+        latents = args[0] if args else next(kwargs[n] for n in self.input_names if n in kwargs)
+        if latents.ndim != 4:
+            raise UnsupportedNetwork(
+                f"The network's input has {latents.ndim} dimensions; AsynDM needs [B, C, H, W]."
+            )
+        return latents.shape[0], tuple(latents.shape[-2:]), latents.device
+
+    def start(self, size: Size) -> None:
+        """A forward with latents of ``size`` begins. By default nothing is left to do."""
+
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Hooks are in place inside the block, and gone after any way out of it."""
@@ -83,7 +106,7 @@ class UNetHooks(ABC):
                 self._handles.extend(self.norms.watch(self.unet))
             self.watch_time()
             if self.capture is not None:
-                self._handles.extend(self.capture.watch())
+                self._handles.extend(self.watch_attention())
             yield
         finally:
             while self._handles:
@@ -127,27 +150,24 @@ class UNetHooks(ABC):
         call = self.call
         if call.pixel_time is None and self.capture is None:
             return
-        latents = args[0] if args else next(kwargs[n] for n in self.input_names if n in kwargs)
-        if latents.ndim != 4:
-            raise UnsupportedNetwork(
-                f"The network's input has {latents.ndim} dimensions; AsynDM needs [B, C, H, W]."
-            )
+        count, size, device = self.seen(args, kwargs)
         rows = call.rows
-        if rows is None or len(rows.images) != latents.shape[0]:
+        if rows is None or len(rows.images) != count:
             known = "none" if rows is None else f"one of {len(rows.images)} rows"
             raise RowsMismatch(
-                f"The network was given {latents.shape[0]} rows, but the row map set for this call "
+                f"The network was given {count} rows, but the row map set for this call "
                 f"is {known}: NetworkCall.rows must be set before every network call."
             )
         self.check_inputs(kwargs)
         if self.norms is not None and call.pixel_time is not None:
             self.norms.prepare(module, args, kwargs, rows)
         if self.capture is not None and call.reading:
-            self.capture.begin(tuple(latents.shape[-2:]), rows)
+            self.capture.begin(size, rows)
         if call.pixel_time is not None:
-            self.field = self._field(call, latents.device)
+            self.field = self._field(call, device)
             if self.norms is not None:
                 self.norms.begin(self.field, rows)
+        self.start(size)
 
     def _field(self, call: NetworkCall, device: torch.device) -> TimestepField:
         levels, batch = call.pixel_time.sigma_table.shape[0], call.pixel_time.index.shape[0]

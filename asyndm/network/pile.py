@@ -49,8 +49,41 @@ class Pile:
                 x[: self.count].unflatten(-1, (self.heads, -1)).transpose(2, 3)
                 for x in (self._q, self._k)
             )
-            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-            return logits.softmax(dim=-1).mean(dim=2).sum(dim=0)
+            q = q * q.shape[-1] ** -0.5
+            # Head by head where a layer alone is too large: a transformer's at 1024x1024.
+            logits = 4 * q.shape[0] * q.shape[1] * q.shape[3] * k.shape[3]
+            some, total = max(1, LOGITS_BYTES // max(logits, 1)), None
+            for first in range(0, self.heads, some):
+                heads = slice(first, first + some)
+                shares = (q[:, :, heads] @ k[:, :, heads].transpose(-1, -2)).softmax(dim=-1)
+                part = shares.sum(dim=2).sum(dim=0)
+                total = part if total is None else total + part
+            return total / self.heads
+
+
+def joint_shares(q: Tensor, text: Tensor, image: Tensor, heads: int, weight: Tensor) -> Tensor:
+    """Weighted sums of the softmax over text and image keys together, mean over heads.
+
+    One more attention call of the network's own kind, whose values are the weights: exact, and the
+    [pixels, tokens] logits are never held.
+
+    Args:
+        q: [n, pixels, heads * d].
+        text: [n, tokens, heads * d].
+        image: [n, pixels, heads * d].
+        heads: of the layer.
+        weight: [n, tokens, O].
+
+    Returns:
+        [n, pixels, O] float32.
+    """
+    with no_autocast(q.device):
+        keys = torch.cat([text, image], dim=1)
+        q, keys = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, keys))
+        values = torch.nn.functional.pad(weight, (0, -weight.shape[-1] % 8, 0, image.shape[1]))
+        values = values.to(q.dtype)[:, None].expand(-1, heads, -1, -1)
+        seen = torch.nn.functional.scaled_dot_product_attention(q, keys, values)
+        return seen.float().mean(dim=1)[..., : weight.shape[-1]]
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager:

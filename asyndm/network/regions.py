@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asyndm.network.capture import CrossLayer, Size
+from asyndm.core.grids import Size
+from asyndm.network.cross import CrossLayer
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.pile import no_autocast
 

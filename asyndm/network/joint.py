@@ -1,0 +1,131 @@
+"""Attention of image tokens to words in transformers where both attend to each other.
+
+Hooks see queries and keys behind their norms, whatever kernel runs the attention. The softmax is
+repeated for the image's queries, over the text's keys alone (what a U-Net's cross-attention is) or
+over the joint sequence (what the network computed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from asyndm.core.grids import Size
+    from asyndm.network.capture import AttentionCapture
+
+Q, K, TEXT = "q", "k", "text"  # the image's queries and keys, the text's keys
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A module that shows queries or keys.
+
+    Attributes:
+        module: that is hooked.
+        read: its output -> {Q, K, TEXT: [rows, tokens, heads, d]}, some of them.
+        joint: what it shows are tokens of text, image and others in one sequence.
+    """
+
+    module: nn.Module
+    read: Callable[[Tensor | tuple], dict[str, Tensor]]
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class JointLayer:
+    """One layer of joint attention.
+
+    Attributes:
+        heads: of the layer.
+        taps: that together show Q, K and TEXT.
+        skip: tokens ahead of the prompt's among the text's (registers).
+        level: as in :class:`~asyndm.network.capture.CrossLayer`; all tokens are on one.
+    """
+
+    heads: int
+    taps: tuple[Tap, ...]
+    skip: int = 0
+    level: int = 0
+
+
+class JointReader:
+    """Hands a capture what the taps of some layers show.
+
+    Args:
+        layers: in the order the network runs them.
+        capture: that is fed.
+    """
+
+    def __init__(self, layers: list[JointLayer], capture: AttentionCapture) -> None:
+        self.layers, self.capture = layers, capture
+        self.size: Size = (0, 0)
+        self.text = 0
+        self.rotation: tuple[Tensor, Tensor] | None = None  # (cos, sin), [1 or rows, tokens, d / 2]
+        self._pending: dict[int, dict[str, Tensor]] = {}
+
+    def begin(self, size: Size, text: int) -> None:
+        """A forward with an image of ``size`` tokens and ``text`` tokens of text begins."""
+        self.forget()
+        self.size, self.text = size, text
+
+    def forget(self) -> None:
+        """Drop what a forward left half done."""
+        self._pending.clear()
+        self.rotation = None
+
+    def watch(self) -> list:
+        """Register the hooks; returns their handles, which the caller removes."""
+        handles = []
+        try:
+            for number, layer in enumerate(self.layers):
+                for tap in layer.taps:
+                    handles.append(tap.module.register_forward_hook(self._saw(number, layer, tap)))
+        except BaseException:
+            for handle in handles:
+                handle.remove()
+            raise
+        return handles
+
+    def _saw(self, number: int, layer: JointLayer, tap: Tap) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor | tuple) -> None:
+            if self.capture.listening is None:
+                return
+            cells = self.size[0] * self.size[1]
+            pending = self._pending.setdefault(number, {})
+            for name, seen in tap.read(output).items():
+                first = self.text if tap.joint and name != TEXT else 0
+                if name == TEXT:
+                    part = seen[:, layer.skip : self.text if tap.joint else None]
+                elif name == Q:
+                    part = seen[:, first : first + cells]
+                else:  # with the keys of reference images, which share the softmax
+                    part = seen[:, first:]
+                pending[name] = self._rotated(part, layer.skip if name == TEXT else self.text)
+            joint = self.capture.softmax == "joint"
+            if {Q, TEXT, *([K] if joint else [])} <= pending.keys():
+                del self._pending[number]
+                q, text = pending[Q].flatten(2), pending[TEXT].flatten(2)
+                keys = pending[K].flatten(2) if joint else None
+                rows = self.capture.listening
+                self.capture.record(q, text, layer.heads, *self.size, rows, keys)
+
+        return hook
+
+    def _rotated(self, x: Tensor, first: int) -> Tensor:
+        """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34) of neighbours.
+
+        Args:
+            x: [rows, tokens, heads, d].
+            first: place of its first token in the sequence.
+        """
+        if self.rotation is None:
+            return x
+        cos, sin = (t[:, first : first + x.shape[1], None].float() for t in self.rotation)
+        one, two = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([one * cos - two * sin, two * cos + one * sin], dim=-1)
+        return turned.flatten(-2).to(x.dtype)

@@ -1,0 +1,230 @@
+"""Tiny transformers with the structure of the real ones, random weights, and inputs for them."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TEXT = 9
+CONTEXT = 24
+POOLED = 20
+
+
+@dataclass
+class Tiny:
+    """A transformer and how to call it.
+
+    Attributes:
+        call: (case, inputs, timestep [rows] or a number) -> output like the input.
+        by_token: (case, inputs, timestep of every token [rows, L], of text [rows]) -> the same,
+            worked out token by token, without asyndm.
+        attention: (case, inputs, timestep) -> [rows, pixels, tokens] joint attention to the text,
+            summed over layers, mean over heads; a second number for text-only softmax.
+        unit: timestep = unit * sigma.
+        packed: its latents are rows of 2x2 squares.
+    """
+
+    network: nn.Module
+    call: Callable
+    by_token: Callable
+    size: tuple[int, int] = (8, 12)
+    unit: float = 1000.0
+    packed: bool = False
+    guided: bool = False
+    reference: int = 0
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        return (-(-self.size[0] // 2), -(-self.size[1] // 2))
+
+    def inputs(self, rows: int, seed: int = 0, dtype=torch.float32) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator).to(dtype)
+
+        cells = self.tokens[0] * self.tokens[1] + self.reference
+        x = draw(rows, cells, 64) if self.packed else draw(rows, 16, *self.size)
+        return {"x": x, "text": draw(rows, TEXT, CONTEXT), "pooled": draw(rows, POOLED)}
+
+    def __call__(self, inputs: dict[str, Tensor], timestep: float | Tensor) -> Tensor:
+        rows = len(inputs["x"])
+        time = torch.as_tensor(timestep, dtype=torch.float32).expand(rows)
+        with torch.no_grad():
+            return self.call(self, inputs, time)
+
+
+def randomise(network: nn.Module) -> nn.Module:
+    """Weights by their names alone, so that every layer counts and copies of a network agree."""
+    for name, parameter in network.named_parameters():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim > 1:
+            parameter.data = noise / parameter[0].numel() ** 0.5
+        else:
+            parameter.data = 0.2 * noise + (name.endswith(("weight", "scale")))
+    return network.eval()
+
+
+# --- diffusers ---
+
+
+def _sd3_call(case: Tiny, inputs: dict, time: Tensor) -> Tensor:
+    return case.network(inputs["x"], inputs["text"], inputs["pooled"], time).sample
+
+
+def _sd3(**changes: Any) -> Tiny:
+    diffusers = pytest.importorskip("diffusers")
+    if not hasattr(diffusers, "SD3Transformer2DModel"):
+        pytest.skip("this diffusers has no Stable Diffusion 3")
+    options = {
+        "sample_size": 16, "num_layers": 3, "attention_head_dim": 8, "num_attention_heads": 4,
+        "joint_attention_dim": CONTEXT, "caption_projection_dim": 32, "out_channels": 16,
+        "pooled_projection_dim": POOLED, "in_channels": 16, "pos_embed_max_size": 12,
+    }  # fmt: skip
+    network = randomise(diffusers.SD3Transformer2DModel(**(options | changes)))
+    return Tiny(network, _sd3_call, _sd3_by_token)
+
+
+def sd3() -> Tiny:
+    return _sd3()
+
+
+def sd35() -> Tiny:
+    try:
+        return _sd3(dual_attention_layers=(0, 1), qk_norm="rms_norm")
+    except TypeError:
+        pytest.skip("this diffusers has no Stable Diffusion 3.5")
+
+
+def _flux_ids(case: Tiny) -> Tensor:
+    height, width = case.tokens
+    ids = torch.zeros(height, width, 3)
+    ids[..., 1] += torch.arange(height)[:, None]
+    ids[..., 2] += torch.arange(width)[None]
+    more = torch.tensor([[1.0, 0.0, float(place)] for place in range(case.reference)])
+    return torch.cat([ids.flatten(0, 1), more.view(-1, 3)])
+
+
+def _flux_call(case: Tiny, inputs: dict, time: Tensor) -> Tensor:
+    x = inputs["x"]
+    guidance = torch.full((len(x),), 3.5, dtype=x.dtype) if case.guided else None
+    return case.network(
+        hidden_states=x, encoder_hidden_states=inputs["text"], timestep=time,
+        pooled_projections=inputs["pooled"], img_ids=_flux_ids(case).to(x),
+        txt_ids=torch.zeros(TEXT, 3).to(x), guidance=guidance,
+    ).sample  # fmt: skip
+
+
+def diffusers_flux(guided: bool = True, reference: int = 0) -> Tiny:
+    diffusers = pytest.importorskip("diffusers")
+    if not hasattr(diffusers, "FluxTransformer2DModel"):
+        pytest.skip("this diffusers has no Flux")
+    network = diffusers.FluxTransformer2DModel(
+        num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=CONTEXT, pooled_projection_dim=POOLED, guidance_embeds=guided,
+        axes_dims_rope=(4, 4, 8), in_channels=64,
+    )  # fmt: skip
+    return Tiny(
+        randomise(network), _flux_call, _flux_by_token, unit=1.0, packed=True, guided=guided,
+        reference=reference,
+    )  # fmt: skip
+
+
+def schnell_with_reference() -> Tiny:
+    return diffusers_flux(guided=False, reference=3)
+
+
+def _modulated(projection: nn.Module, temb: Tensor, count: int) -> list[Tensor]:
+    return projection(F.silu(temb)).chunk(count, dim=-1)
+
+
+def _as_tokens(norm: nn.Module, h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return norm(h) * (1 + scale) + shift
+
+
+def _sd3_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Tensor:
+    """The network written out once more, each of its tokens with an embedding of its own."""
+    net = case.network
+    with torch.no_grad():
+        embedded = torch.stack(
+            [net.time_text_embed(times[:, i], inputs["pooled"]) for i in range(times.shape[1])], 1
+        )
+        scalar = net.time_text_embed(text, inputs["pooled"])
+        h = net.pos_embed(inputs["x"])
+        t = net.context_embedder(inputs["text"])
+        for block in net.transformer_blocks:
+            dual = getattr(block, "attn2", None) is not None
+            mods = _modulated(block.norm1.linear, embedded, 9 if dual else 6)
+            x = _as_tokens(block.norm1.norm, h, mods[1], mods[0])
+            if block.context_pre_only:
+                n = block.norm1_context(t, scalar)
+            else:
+                n, gate, shift, scale, gate2 = block.norm1_context(t, emb=scalar)
+            a, at = block.attn(hidden_states=x, encoder_hidden_states=n)
+            if dual:
+                x2 = _as_tokens(block.norm1.norm, h, mods[7], mods[6])
+                h = h + mods[2] * a + mods[8] * block.attn2(hidden_states=x2)
+            else:
+                h = h + mods[2] * a
+            h = h + mods[5] * block.ff(_as_tokens(block.norm2, h, mods[4], mods[3]))
+            if not block.context_pre_only:
+                t = t + gate[:, None] * at
+                n = block.norm2_context(t) * (1 + scale[:, None]) + shift[:, None]
+                t = t + gate2[:, None] * block.ff_context(n)
+        scale, shift = _modulated(net.norm_out.linear, embedded, 2)
+        h = net.proj_out(_as_tokens(net.norm_out.norm, h, scale, shift))
+    height, width = case.tokens
+    h = h.view(len(h), height, width, 2, 2, -1).permute(0, 5, 1, 3, 2, 4)
+    return h.reshape(len(h), -1, 2 * height, 2 * width)
+
+
+def _flux_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Tensor:
+    net, x = case.network, inputs["x"]
+
+    def embed(time: Tensor) -> Tensor:
+        told = [time * 1000]
+        if case.guided:
+            told.append(torch.full_like(time, 3500.0))
+        return net.time_text_embed(*told, inputs["pooled"])
+
+    with torch.no_grad():
+        image = torch.stack([embed(times[:, i]) for i in range(times.shape[1])], 1)
+        scalar = embed(text)
+        image = torch.cat([image, scalar[:, None].expand(-1, case.reference, -1)], 1)
+        h, t = net.x_embedder(x), net.context_embedder(inputs["text"])
+        rotary = net.pos_embed(torch.cat([torch.zeros(TEXT, 3), _flux_ids(case)]))
+        for block in net.transformer_blocks:
+            mods = _modulated(block.norm1.linear, image, 6)
+            n, gate, shift, scale, gate2 = block.norm1_context(t, emb=scalar)
+            a, at = block.attn(
+                hidden_states=_as_tokens(block.norm1.norm, h, mods[1], mods[0]),
+                encoder_hidden_states=n, image_rotary_emb=rotary,
+            )  # fmt: skip
+            h = h + mods[2] * a
+            h = h + mods[5] * block.ff(_as_tokens(block.norm2, h, mods[4], mods[3]))
+            t = t + gate[:, None] * at
+            n = block.norm2_context(t) * (1 + scale[:, None]) + shift[:, None]
+            t = t + gate2[:, None] * block.ff_context(n)
+        h = torch.cat([t, h], 1)
+        joint = torch.cat([scalar[:, None].expand(-1, TEXT, -1), image], 1)
+        for block in net.single_transformer_blocks:
+            shift, scale, gate = _modulated(block.norm.linear, joint, 3)
+            n = _as_tokens(block.norm.norm, h, scale, shift)
+            a = block.attn(hidden_states=n, image_rotary_emb=rotary)
+            h = h + gate * block.proj_out(torch.cat([a, block.act_mlp(block.proj_mlp(n))], 2))
+        scale, shift = _modulated(net.norm_out.linear, image, 2)
+        return net.proj_out(_as_tokens(net.norm_out.norm, h[:, TEXT:], scale, shift))
+
+
+MAKERS = {
+    maker.__name__: maker for maker in (sd3, sd35, diffusers_flux, schnell_with_reference)
+}
