@@ -34,7 +34,7 @@ class NetworkCall:
             rounding rule.
         rows: set by the host's denoiser before every network call.
         reading: masks are read from this call's attention; not from a second call inside a step.
-        text_timestep: [B] the timestep that a transformer's text tokens are told; None = the host's.
+        text_timestep: [B] what a transformer's text tokens are told of time; None = the scalar.
     """
 
     pixel_time: PixelTime | None = None

@@ -21,10 +21,14 @@ GUIDANCES = ("cfg", "s-cfg", "seg", "pag", "tpg", "apg", "cfg++", "cfg++w")
 CLOCKS = ("asynchronous", "concave", "synchronous")
 TEXT_TIMESTEPS = ("scalar", "objects")
 SOFTMAXES = ("text", "joint")
-# Settings that need a WebUI around them: inpainting, a second pass, a gallery.
+# Settings that only a transformer among the networks takes.
+TRANSFORMER_ONLY = ("text_timestep", "softmax")
+# Settings that the embedded model has no use for: they need a WebUI around them (inpainting, a
+# second pass, a gallery), or a transformer.
 WEBUI_ONLY = (
     *("lead", "hires", "show_masks", "save_masks", "only_hires", "mask_invert", "mask_grow"),
     *("mask_feather", "mask_colours", "adetailer", "clock"),
+    *TRANSFORMER_ONLY,
 )
 # Settings that are yes or no, and those that are text, besides the choices.
 SWITCHES = (

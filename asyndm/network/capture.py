@@ -25,6 +25,7 @@ from asyndm.network.pile import Pile, joint_shares, no_autocast
 if TYPE_CHECKING:
     from asyndm.core.rows import Rows
 
+
 def _by_encoder(words: list) -> list[list[int]]:
     """An object's token positions, a list for each text encoder."""
     return words if words and isinstance(words[0], list) else [words]

@@ -118,6 +118,18 @@ FACES = {
         choices={"host": "the model's own", "levelled": "levelled"},
         advanced=True,
     ),
+    "text_timestep": Face(
+        "Time of the words",
+        "Stable Diffusion 3, Flux, Chroma: the noise level that text tokens are told.",
+        choices={"scalar": "the host's", "objects": "the objects' mean"},
+        advanced=True,
+    ),
+    "softmax": Face(
+        "Attention to words",
+        "Stable Diffusion 3, Flux, Chroma: each pixel's share among words, or among pixels, too.",
+        choices={"text": "among words", "joint": "among all"},
+        advanced=True,
+    ),
     "adetailer": Face(
         "ADetailer's inner passes too",
         "Needs asyndm_script among ADetailer's script names.",

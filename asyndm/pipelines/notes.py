@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asyndm.core.settings import Settings
+from asyndm.core.settings import TRANSFORMER_ONLY, Settings
 
 _OF_WEBUIS = ("hires", "show_masks", "save_masks", "only_hires", "adetailer")
 _OF_GIVEN = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
@@ -24,6 +24,12 @@ def idle_settings(settings: Settings, pipe: Any, inpaints: bool, painted: bool) 
     changed = settings.changed()
     scheduler = type(pipe.scheduler).__name__
     lines = [f"{n}: it is of WebUIs; it changes nothing here." for n in _OF_WEBUIS if n in changed]
+    if not hasattr(pipe, "transformer"):
+        lines += [
+            f"{n}: it is of transformers; it changes nothing here."
+            for n in TRANSFORMER_ONLY
+            if n in changed
+        ]
     given = settings.mask_source == "given"
     if not given:
         lines += [f"{n}: it changes given masks only." for n in _OF_GIVEN if n in changed]

@@ -225,6 +225,4 @@ def _flux_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Ten
         return net.proj_out(_as_tokens(net.norm_out.norm, h[:, TEXT:], scale, shift))
 
 
-MAKERS = {
-    maker.__name__: maker for maker in (sd3, sd35, diffusers_flux, schnell_with_reference)
-}
+MAKERS = {maker.__name__: maker for maker in (sd3, sd35, diffusers_flux, schnell_with_reference)}
