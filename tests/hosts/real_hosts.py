@@ -31,6 +31,8 @@ FORGE_FLAGS = (
 # versions: those of 2025-10 are Forge's, later ones ComfyUI's. Kept is what its parser knows.
 NEO_FLAGS = (*COMMON_FLAGS, *FORGE_FLAGS)
 NEO_FLAGS += ("--cpu", "--force-fp32", "--use-pytorch-cross-attention", "--disable-triton-backend")
+# What Neo has and shows only where a user asks for it.
+HIDDEN = {f"show_{name}": True for name in ("refiner", "mahiro", "rescale_cfg")}
 
 
 class Host(WebUI):
@@ -199,7 +201,7 @@ def make_data(extension: bool, **options: Any) -> Path:
     for name in ("extensions", "models", "tmp"):  # Neo does not make the last one
         (data / name).mkdir()
     # Live previews without a download: not every host ships a decoder for them.
-    options = {"show_progress_type": "Approx cheap", **options}
+    options = {"show_progress_type": "Approx cheap", **HIDDEN, **options}
     options |= json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
     (data / "config.json").write_text(json.dumps(options))
     if extension:
