@@ -40,9 +40,15 @@ def table(host):
     made.version = version(host.txt2img(prompt="", steps=1)) if REAL else "stand-in"
     if REAL:
         prepare(host)
-    yield made
+    return made
+
+
+@pytest.fixture
+def kept(table):
+    """Written after every row: a run that is ended keeps what it has."""
+    yield table
     if os.environ.get("ASYNDM_TABLE"):
-        made.write(Path(os.environ["ASYNDM_TABLE"]))
+        table.write(Path(os.environ["ASYNDM_TABLE"]))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,8 @@ def beside(masks, ticked):
     return next((kept for kept in without_them if difference(kept, ticked) == 0), without_them[0])
 
 
-def test_a_job_of_the_host(host, bare, table, number):
+def test_a_job_of_the_host(host, bare, kept, number):
+    table = kept
     if number >= len(rows()):
         pytest.skip("this host has no more")
     row = rows()[number]
