@@ -28,7 +28,7 @@ class SamplingCall:
         twin: the host's own function of that rule.
         denoiser: the host's CFG denoiser.
         x: the latents it starts from, [B, C, H, W].
-        sigmas: the host's whole list, [calls + 1].
+        listed: the host's whole list of noise levels, [calls + 1].
         options: what else the host hands in, by the twin's names: eta, s_churn, noise_sampler, ...
     """
 
@@ -36,7 +36,7 @@ class SamplingCall:
     twin: Callable[..., Tensor]
     denoiser: Any
     x: Tensor
-    sigmas: Tensor
+    listed: Tensor
     extra_args: dict[str, Any] | None
     callback: Callable[[dict], None] | None
     disable: bool | None
@@ -44,10 +44,19 @@ class SamplingCall:
 
     shows_clean = False  # whether the network is shown what inpainting keeps without noise
 
+    @cached_property
+    def sigmas(self) -> Tensor:
+        """The list up to its first 0: without noise a step changes nothing.
+
+        Forge Neo's "Automatic" ends in two of them where the model is a rectified flow.
+        """
+        clear = (self.listed[:-1] == 0).nonzero()
+        return self.listed[: int(clear[0]) + 1] if len(clear) else self.listed
+
     def run_twin(self, callback: Callable[[dict], None] | None = None) -> Tensor:
         """The same call of the host's own sampler."""
         return self.twin(
-            self.denoiser, self.x, self.sigmas, self.extra_args, callback or self.callback,
+            self.denoiser, self.x, self.listed, self.extra_args, callback or self.callback,
             self.disable, **self.options,
         )  # fmt: skip
 

@@ -257,6 +257,28 @@ class PredictionDiscreteFlow(torch.nn.Module):
         return model_input - model_output * sigma.view(-1, 1, 1, 1)
 
 
+def test_steps_without_noise_are_left_out(host, traces, monkeypatch):
+    """Neo's "Automatic" goes through the predictor's table down to 0, and there once more."""
+    if host.backend != "Forge":
+        pytest.skip("the older backend has no such predictor")
+    from modules.sd_samplers_kdiffusion import KDiffusionSampler
+
+    before, made = host.root().predictor, []
+    host.root().predictor = flow = PredictionDiscreteFlow()
+    levels = flow.sigma(torch.linspace(999, 0, 6))
+    try:
+        for zeros in (0, 2):
+            listed = torch.cat([levels, torch.zeros(zeros)])
+            monkeypatch.setattr(KDiffusionSampler, "get_sigmas", lambda *_, now=listed: now)
+            made.append(
+                make(host, "txt2img", sampler_name="Euler", steps=6, **ticked(curvature=0.9))
+            )
+    finally:
+        host.root().predictor = before
+    assert "AsynDM note" not in made[1].parameters
+    assert np.array_equal(made[0].images[0], made[1].images[0])
+
+
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M SDE"])
 def test_a_rectified_model_on_a_unet(host, traces, sampler):
     if host.backend != "Forge":
