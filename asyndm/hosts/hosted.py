@@ -25,7 +25,7 @@ from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
-from asyndm.hosts import webui
+from asyndm.hosts import shims, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
@@ -159,6 +159,10 @@ class HostRun(Guided, ABC):
         """The network now in use."""
         return self.network_of(self.model())
 
+    def checkpoint(self) -> Any:
+        """What the host knows of the weights in use: the same object while they are the same."""
+        return shims.checkpoint_in_use(self.p, self.model())
+
     @abstractmethod
     def parametrise(self) -> Parametrisation:
         """What the model in use predicts.
@@ -289,9 +293,10 @@ class HostRun(Guided, ABC):
                 self.capture.aim(columns)
 
     def attach(self) -> None:
-        """Hooks in the network and around it; anew where a refiner brought another one."""
+        """Hooks in the network and around it; anew where a refiner brought another one, or other
+        weights for this one."""
         network = self.network()
-        now = (self.wrapper(), network, self.call, self.reads, self.guide)
+        now = (self.wrapper(), network, self.checkpoint(), self.call, self.reads, self.guide)
         if self._to is not None and all(a is b for a, b in zip(self._to, now)):
             return
         self._detach()

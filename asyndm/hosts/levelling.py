@@ -52,7 +52,7 @@ def circumstances(run: HostRun, x: Tensor, rows: Rows) -> list[str]:
     height, width = x.shape[-2:]
     kinds = sorted({"without" if part == UNCONDITIONAL else "with" for part in rows.parts})
     return [
-        f"checkpoint {checkpoint_of(run.model())}",
+        f"checkpoint {checkpoint_of(run.checkpoint(), run.model())}",
         f"networks {networks_of(run.p)}",
         f"changes {changes_of(run.p, run.options())}",
         f"size class {round(math.log2(height * width))}",  # of twice the pixels, the next
@@ -60,9 +60,8 @@ def circumstances(run: HostRun, x: Tensor, rows: Rows) -> list[str]:
     ]
 
 
-def checkpoint_of(model: Any) -> str:
-    """The checkpoint's hash, where the host has made one; else its name."""
-    info = getattr(model, "sd_checkpoint_info", None)
+def checkpoint_of(info: Any, model: Any) -> str:
+    """The hash of a model's checkpoint, where the host has made one; else its name."""
     for owner, names in ((info, ("sha256", "shorthash", "hash")), (model, ("sd_model_hash",))):
         for name in names:
             if told := getattr(owner, name, None):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from modules import prompt_parser, script_callbacks, sd_samplers, shared
+from modules import prompt_parser, script_callbacks, sd_samplers, sd_samplers_common, shared
 from torch import Tensor
 
 from asyndm.hosts import asked
@@ -99,6 +99,18 @@ def presets_place() -> tuple[Path, str]:
 def norms_place() -> Path:
     """The folder of the tables of levelled norms."""
     return Path(shared.data_path) / "asyndm-norms"
+
+
+def checkpoint_in_use(p: Any, model: Any) -> Any:
+    """What the host knows of the checkpoint whose weights the network has now; None for nothing.
+
+    A refiner may put other weights into the network that is there. AUTOMATIC1111 writes down in the
+    model whose they are; Neo ("Reload state_dict only") leaves the first there, and keeps aside
+    what it will load again.
+    """
+    if getattr(sd_samplers_common, "ORIGINAL_CHECKPOINT", None) is not None:
+        return getattr(p, "refiner_checkpoint_info", None)
+    return getattr(model, "sd_checkpoint_info", None)
 
 
 def running_script(p: Any) -> str:

@@ -88,6 +88,44 @@ def test_another_size_is_another_table_and_an_interrupt_leaves_none(host, traces
     assert len(seen) == 2 and not list(folder.glob("*"))
 
 
+@pytest.mark.parametrize("way", ["the model's checkpoint", "the weights alone"])
+def test_a_refiner_in_the_same_network_has_a_table_of_its_own(
+    host, traces, folder, monkeypatch, way
+):
+    """AUTOMATIC1111 loads a refiner's weights into the network that is there; so does Neo with
+    ``refiner_fast_sd``, whose model goes on naming its first checkpoint."""
+    from types import SimpleNamespace as Of
+
+    from modules import processing, sd_samplers_common, shared
+
+    names = dict.fromkeys(("sha256", "filename", "title", "short_title"), "refiner")
+    refiner, model, seen = Of(**names), shared.sd_model, []
+    monkeypatch.setattr(sd_samplers_common, "ORIGINAL_CHECKPOINT", None, raising=False)
+    alone = way == "the weights alone"
+    if alone:
+        kind = processing.StableDiffusionProcessing
+        monkeypatch.setattr(kind, "refiner_checkpoint_info", refiner, raising=False)
+
+    def switch(*_):
+        seen.append(1)
+        if len(seen) == 6:  # three of the table, three steps
+            if alone:
+                sd_samplers_common.ORIGINAL_CHECKPOINT = "first"
+            else:
+                model.sd_checkpoint_info = refiner
+
+    before = getattr(model, "sd_checkpoint_info", None)
+    handle = host.network().middle_block.register_forward_hook(switch)
+    try:
+        make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
+    finally:
+        handle.remove()
+        model.sd_checkpoint_info = before
+    tables = list(folder.glob("*.safetensors"))
+    assert len(tables) == 2
+    assert len(seen) == 11  # and three of the second table
+
+
 def test_what_changes_the_network_is_in_the_key(host):
     from types import SimpleNamespace as Of
 
@@ -106,4 +144,4 @@ def test_what_changes_the_network_is_in_the_key(host):
     p = Of(extra_generation_params={"FreeU Schedule": "0, 1", "Size": "512x512"})
     texts = {levelling.changes_of(p, patched(*b)) for b in ((1.1, 1.2), (1.1, 1.3), (1.1, 1.2))}
     assert len(texts) == 2 and all("FreeU" in text and "Size" not in text for text in texts)
-    assert levelling.checkpoint_of(Of(sd_checkpoint_info=Of(sha256="abc"))) == "abc"
+    assert levelling.checkpoint_of(Of(sha256="abc"), Of()) == "abc"
