@@ -136,3 +136,16 @@ PROMPTS = {
     "repeated": "a cat and a cat and another cat",
     "html": "<b>cat</b> & a <script>dog</script>",
 }
+
+# What is compared with a host that has no AsynDM: kind of job, what is added to the request.
+UNTICKED = {
+    **{kind: (kind, {}) for kind in KINDS},
+    "batches": ("txt2img", {"batch_size": 2, "n_iter": 2}),
+    "AND": ("txt2img", {"prompt": PROMPTS["AND"]}),
+    "editing, hires": ("hires", {"prompt": PROMPTS["editing"], "sampler_name": "DPM++ 2M"}),
+    "Karras": ("txt2img", {"sampler_name": "DPM++ 2M SDE", "scheduler": "Karras"}),
+    "timesteps": ("txt2img", {"sampler_name": "DDIM"}),
+    "two calls a step": ("img2img", {"sampler_name": "Heun"}),
+    "latent noise": ("inpaint", {"inpainting_fill": 2, "sampler_name": "UniPC"}),
+    "batch, inpaint": ("inpaint", {"batch_size": 2, "sampler_name": "Euler"}),
+}

@@ -13,6 +13,7 @@ import pytest
 from jobs import (
     KINDS,
     TWINS,
+    UNTICKED,
     apart,
     make,
     request,
@@ -21,6 +22,7 @@ from jobs import (
 )
 
 import asyndm
+from asyndm.hosts import faces
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,9 @@ def bare(host, tmp_path_factory):
     from driver import _encoded
 
     asked = {"checkpoint": "sd1"}
-    for kind in KINDS:
-        function, values = request(kind)
-        asked[kind] = [function, {k: _encoded(v) for k, v in values.items()}]
+    for name, (kind, more) in UNTICKED.items():
+        function, values = request(kind, **more)
+        asked[name] = [function, {k: _encoded(v) for k, v in values.items()}]
     out = tmp_path_factory.mktemp("bare") / "images.npz"
     driver = Path(__file__).with_name("driver.py")
     subprocess.run(
@@ -44,10 +46,11 @@ def bare(host, tmp_path_factory):
     return np.load(out)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_not_ticked_is_the_host_without_the_extension(host, bare, traces, kind):
-    made = make(host, kind)
-    assert np.array_equal(np.stack(made.images), bare[kind])
+@pytest.mark.parametrize("name", UNTICKED)
+def test_not_ticked_is_the_host_without_the_extension(host, bare, traces, name):
+    kind, more = UNTICKED[name]
+    made = make(host, kind, **more)
+    assert np.array_equal(np.stack(made.images), bare[name])
     assert not any(key.startswith("AsynDM") for key in made.parameters)
 
 
@@ -127,13 +130,19 @@ def test_ddim_has_its_own_timesteps_and_old_images_theirs(host, traces):
     assert apart(made.images[0], old.images[0]) > 1
 
 
-@pytest.mark.parametrize("sampler", ["PLMS", "Restart"])
-def test_any_other_sampler_is_replaced_and_one_line_says_so(host, traces, sampler):
-    made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=0.6))
+def test_any_other_sampler_is_replaced_and_one_line_says_so(host, traces):
+    """Whatever the host lists: it has a form, or a line that names it and says why not."""
+    from modules import sd_samplers
+
+    others = [s.name for s in sd_samplers.all_samplers if not faces.is_twin(s.name)]
+    others = [name for name in others if not faces.is_own(name)]
+    assert {"PLMS", "Restart"} <= {*others}
     twin = make(host, "txt2img", sampler_name="AsynDM", **ticked(curvature=0.6))
-    assert np.array_equal(made.images[0], twin.images[0])
-    assert made.parameters["AsynDM note"].count("\n") == 0
-    assert sampler in made.parameters["AsynDM note"]
+    for sampler in others:
+        made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=0.6))
+        assert np.array_equal(made.images[0], twin.images[0]), sampler
+        line = f"sampler {sampler!r} has no asynchronous form ({faces.NO_FORM[sampler]}); "
+        assert made.parameters["AsynDM note"] == f"{line}'AsynDM' is used instead."
 
 
 def test_positional_arguments_of_the_page(host, traces):

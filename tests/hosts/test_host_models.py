@@ -66,22 +66,35 @@ def test_transformers_are_one_line_and_a_synchronous_image(host, model, sampler)
     assert note.startswith("AsynDM does not know this network") and "used instead" not in note
 
 
-@pytest.mark.parametrize("source", ["dynamic", "fixed"])
-def test_a_refiner_takes_over_in_mid_run(host, load, source):
+REFINED = [("dynamic", "model"), ("fixed", "model"), ("dynamic", "weights")]
+
+
+@pytest.mark.parametrize(("source", "way"), REFINED)
+def test_a_refiner_takes_over_in_mid_run(host, load, monkeypatch, source, way):
+    """``way``: whether the model is exchanged or, Neo's ``refiner_fast_sd``, its weights alone."""
     load("sd1-b")
     host.checkpoint("sd1")
+    if hasattr(host.shared.opts, "refiner_use_steps"):  # Neo's fraction is else a noise level
+        monkeypatch.setitem(host.shared.opts.data, "refiner_use_steps", True)
+    if way == "weights":
+        if not hasattr(host.shared.opts, "refiner_fast_sd"):
+            pytest.skip("this host exchanges the model")
+        monkeypatch.setitem(host.shared.opts.data, "refiner_fast_sd", True)
     asked = {"refiner_checkpoint": host.title("sd1-b"), "refiner_switch_at": 0.5, "steps": 6}
     plain = make(host, "txt2img", **asked)
     same = make(host, "txt2img", **asked, **ticked(curvature=1e-9, mask_source=source))
     made = make(host, "txt2img", **asked, **ticked(curvature=0.9, mask_source=source))
     assert "Refiner" in plain.parameters
-    assert apart(plain.images[0], make(host, "txt2img", steps=6).images[0]) > 3  # it did switch
+    unrefined = make(host, "txt2img", steps=6)
+    assert apart(plain.images[0], unrefined.images[0]) > 3  # it did switch
     assert apart(plain.images[0], same.images[0]) <= 1
     if source == "fixed":  # two passes would need the first model back
         assert "refiner" in made.parameters["AsynDM note"]
         assert np.array_equal(plain.images[0], made.images[0])
     else:
+        assert "AsynDM note" not in made.parameters
         assert apart(plain.images[0], made.images[0]) > 3
+    assert np.array_equal(make(host, "txt2img", steps=6).images[0], unrefined.images[0])
     hooks = {
         name: len(m._forward_hooks) + len(m._forward_pre_hooks)
         for name, m in host.root().named_modules()
