@@ -25,6 +25,7 @@ BENCHES = {
     "distortion": "a spoilt object redrawn on the embedded model",
     "context": "what clearer context is worth to a checkpoint, by forward passes",
     "norms": "what two noise levels in one image do to the prediction",
+    "alignment": "methods beside each other on prompts and checkpoints of your own",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

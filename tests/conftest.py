@@ -46,3 +46,15 @@ def kdiff() -> SimpleNamespace:
             if name.split(".")[0] in ("k_diffusion", "torchvision") and name not in before:
                 del sys.modules[name]
         sys.modules.update({n: before[n] for n in stand_ins if n in before})
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Untrained weights of the embedded model, as a file."""
+    from safetensors.torch import save_file
+
+    from asyndm.scenes.pipeline import ScenePipeline
+
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_file(ScenePipeline.random().model.state_dict(), path)
+    return path

@@ -1,0 +1,128 @@
+"""What every backend is given and gives."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from asyndm.core.settings import SettingsError
+
+from ..methods import Method
+from ..prompt_sets import Prompt
+
+# kind -> module:class; loaded when it is asked for
+BACKENDS = {
+    "embedded": "embedded:Embedded",
+    "diffusers": "diffusers:Diffusers",
+    "webui": "webui:WebUI",
+    "images": "images:Images",
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all methods of a run share.
+
+    Attributes:
+        steps, cfg: of methods that do not name their own.
+        rule, schedule: the sampler and its noise levels, by the backend's names.
+        size: (width, height) in pixels; None = the model's own.
+        precision: of the network.
+        coupling: of the embedded model, see ``bench scenes``.
+        options: further ones of one backend; they do not change pictures.
+    """
+
+    steps: int = 25
+    cfg: float | None = None
+    rule: str | None = None
+    schedule: str | None = None
+    size: tuple[int, int] | None = None
+    precision: str = "float32"
+    coupling: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What pictures depend on."""
+        values = asdict(replace(self, options={}))
+        del values["options"]
+        return values
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to draw."""
+
+    method: Method
+    prompt: Prompt
+    seed: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One picture, and what was counted while it was drawn.
+
+    Attributes:
+        rows: of the network; None where the backend cannot count them.
+        seconds: its share of its batch's.
+        w_eff: effective guidance; None where it has none.
+        notes: what the backend said, a line each.
+        mask: [h, w] within 0 and 1, the share of the steps in which a pixel was object.
+    """
+
+    image: Image.Image
+    rows: int | None
+    seconds: float
+    w_eff: float | None = None
+    notes: tuple[str, ...] = ()
+    mask: np.ndarray | None = None
+
+
+class Backend:
+    """Draws pictures.
+
+    Attributes:
+        setup: of the run, with the backend's own defaults filled in.
+        batch: pictures that are drawn at once.
+        scores: those that are asked for where nobody says which; the first is what tests are about.
+    """
+
+    setup: Setup
+    batch = 1
+    scores: tuple[str, ...] = ("clipscore", "imagereward", "saturation", "contrast", "noise")
+
+    def identity(self) -> dict[str, Any]:
+        """What of the model pictures depend on: a name, and a hash where there is one."""
+        raise NotImplementedError
+
+    def check(self, methods: list[Method], prompts: list[Prompt]) -> None:
+        """Refuse what cannot be drawn, before the first picture.
+
+        Raises:
+            SettingsError: the first prompt or method that cannot be read, in one line.
+        """
+
+    def draw(self, jobs: list[Job]) -> list[Drawn]:
+        """Pictures of one method.
+
+        Raises:
+            SettingsError: they cannot be drawn, in one line.
+        """
+        raise NotImplementedError
+
+
+def open_backend(text: str, setup: Setup) -> Backend:
+    """The backend written ``KIND`` or ``KIND:WHERE``.
+
+    Raises:
+        SettingsError: no such kind, or it cannot be opened.
+    """
+    kind, _, where = text.partition(":")
+    if kind not in BACKENDS:
+        raise SettingsError(f"backend: {kind!r} is unknown; choose of {', '.join(BACKENDS)}.")
+    module, _, name = BACKENDS[kind].partition(":")
+    made = importlib.import_module(f"asyndm.bench.alignment.backends.{module}")
+    return getattr(made, name)(where, setup)

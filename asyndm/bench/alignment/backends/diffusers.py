@@ -1,0 +1,167 @@
+"""A checkpoint of diffusers by :func:`asyndm.steer`: a folder, or a single file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asyndm.core.settings import SettingsError
+from asyndm.network import UnsupportedNetwork
+from asyndm.pipelines import Checkpoint, steer
+
+from ..methods import Method
+from ..prompt_sets import Prompt
+from .base import Backend, Drawn, Job, Setup
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# rule -> (diffusers' scheduler, its configuration, eta of the pipeline's call)
+RULES: dict[str, tuple[str, dict[str, Any], float]] = {
+    "ddpm": ("DDIMScheduler", {}, 1.0),  # the paper's: DDIM with eta 1
+    "ddim": ("DDIMScheduler", {}, 0.0),
+    "euler": ("EulerDiscreteScheduler", {}, 0.0),
+    "euler_a": ("EulerAncestralDiscreteScheduler", {}, 0.0),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}, 0.0),
+    "dpmpp_2m_sde": (
+        "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, 0.0,
+    ),
+}  # fmt: skip
+SCHEDULES = {"own": {}, "karras": {"use_karras_sigmas": True}}
+_CFG = 7.5
+
+
+class Diffusers(Backend):
+    """Draws on CUDA, MPS or the CPU.
+
+    Args:
+        where: the checkpoint.
+
+    Raises:
+        SettingsError: it cannot be loaded or steered, or a value that this backend does not know.
+    """
+
+    batch = 4
+
+    def __init__(self, where: str, setup: Setup) -> None:
+        if not where:
+            raise SettingsError("backend: write diffusers:PATH, a folder or a file.")
+        for name, known in (("rule", RULES), ("schedule", SCHEDULES), ("precision", DTYPES)):
+            value = getattr(setup, name)
+            if value is not None and value not in known:
+                raise SettingsError(f"{name}: {value!r} is unknown; choose of {', '.join(known)}.")
+        self.path = Path(where)
+        device = setup.options.get("device") or _best_device()
+        offload = bool(setup.options.get("offload"))
+        try:
+            self.checkpoint = Checkpoint.load(
+                self.path, "cpu" if offload else device, DTYPES[setup.precision]
+            )
+        except UnsupportedNetwork as error:
+            raise SettingsError(f"backend: {error}") from None
+        except (RuntimeError, AssertionError) as error:
+            why = str(error).splitlines()[0]
+            raise SettingsError(f"device: {device!r} cannot be used: {why:.100}") from None
+        self.pipe = self.checkpoint.pipe
+        if offload:
+            self.pipe.enable_model_cpu_offload(device=device)
+        height, width = self.checkpoint.size
+        self.setup = replace(
+            setup,
+            cfg=_CFG if setup.cfg is None else setup.cfg,
+            rule=setup.rule or "ddpm",
+            schedule=setup.schedule or "own",
+            size=setup.size or (width, height),
+        )
+        kind, config, self.eta = RULES[self.setup.rule]
+        self._schedule(kind, {**config, **SCHEDULES[self.setup.schedule]})
+
+    def _schedule(self, kind: str, config: dict[str, Any]) -> None:
+        import diffusers
+
+        if self.setup.schedule == "karras" and kind not in (
+            "EulerDiscreteScheduler", "DPMSolverMultistepScheduler",
+        ):  # fmt: skip
+            raise SettingsError(
+                f"schedule: diffusers' {kind} has no 'karras'; use --rule euler or dpmpp_2m."
+            )
+        made = getattr(diffusers, kind).from_config(self.pipe.scheduler.config, **config)
+        self.pipe.scheduler = made
+
+    def identity(self) -> dict[str, Any]:
+        return {"backend": "diffusers", "checkpoint": self.path.name, "hash": hash_of(self.path)}
+
+    def check(self, methods: list[Method], prompts: list[Prompt]) -> None:
+        for method in methods:
+            if method.clock == "oracle":
+                raise SettingsError("methods: oracle is the embedded model's; leave it out.")
+            try:
+                with steer(self.pipe, _settings(method), film=False):
+                    pass
+            except (SettingsError, UnsupportedNetwork) as error:
+                raise SettingsError(f"methods: {method.text}: {error}") from None
+
+    def draw(self, jobs: list[Job]) -> list[Drawn]:
+        method, setup = jobs[0].method, self.setup
+        width, height = setup.size
+        start = time.perf_counter()
+        more = {"eta": self.eta} if self.setup.rule in ("ddpm", "ddim") else {}
+        try:
+            with steer(self.pipe, _settings(method)) as steered:
+                images = self.pipe(
+                    prompt=[job.prompt.text for job in jobs],
+                    generator=[torch.Generator().manual_seed(job.seed) for job in jobs],
+                    num_inference_steps=setup.steps if method.steps is None else method.steps,
+                    guidance_scale=setup.cfg if method.w is None else method.w,
+                    width=width,
+                    height=height,
+                    **more,
+                ).images
+        except torch.cuda.OutOfMemoryError:
+            raise SettingsError(
+                f"batch: {len(jobs)} pictures of {width}x{height} do not fit the GPU; take a "
+                "smaller --batch, --precision float16 or --offload. What is drawn stays."
+            ) from None
+        seconds = (time.perf_counter() - start) / len(jobs)
+        masks = steered.masks
+        blank = [None] * len(jobs)
+        measured = steered.measured or blank
+        return [
+            Drawn(
+                image,
+                None if one is None else one.rows,
+                seconds,
+                None if one is None else one.w_eff,
+                tuple(steered.notes),
+                None if masks is None else masks[j],
+            )
+            for j, (image, one) in enumerate(zip(images, measured))
+        ]
+
+
+def _settings(method: Method):
+    return replace(method.settings, clock=method.clock)
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def hash_of(path: Path) -> str:
+    """Of a checkpoint: of its files' names, sizes and first and last megabyte."""
+    digest = hashlib.sha256()
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    for one in files:
+        size = one.stat().st_size
+        digest.update(f"{one.relative_to(path) if path.is_dir() else ''} {size}".encode())
+        with open(one, "rb") as content:
+            digest.update(content.read(1 << 20))
+            if size > 1 << 20:
+                content.seek(-(1 << 20), 2)
+                digest.update(content.read())
+    return digest.hexdigest()[:16]

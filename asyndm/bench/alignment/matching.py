@@ -1,0 +1,90 @@
+"""CFG beside a method at equal rows or equal effective guidance, measured on development prompts.
+
+Most gains of guidance vanish beside CFG of the same effective scale (arXiv 2602.22570), and a
+method with a third prediction pays for steps that CFG could have taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from asyndm.core.settings import SettingsError
+
+from . import drawing, prompt_sets
+from .backends import Backend
+from .methods import Method, parse
+from .plan import Plan
+from .store import Store
+
+KINDS = ("steps", "rows", "guidance")
+TOLERANCE = 0.02
+_PROMPTS = {"rows": 1, "guidance": 12}
+
+
+def match(plan: Plan, kinds: list[str], backend: Backend, store: Store) -> None:
+    """Give the plan's methods their companions; the pictures that tell are kept in the folder.
+
+    Raises:
+        SettingsError: the backend counts no rows.
+    """
+    for kind in KINDS[1:]:
+        if kind not in kinds:
+            continue
+        records = _pilot(plan, kind, backend, store)
+        for method in plan.methods:
+            if method.plain:
+                continue
+            companion, why = _companion(plan, method, kind, records[method.text])
+            if companion is None:
+                plan.unmatched[f"{method.text} by {kind}"] = why
+            else:
+                plan.companions.setdefault(method.text, {})[kind] = companion
+
+
+def _pilot(plan: Plan, kind: str, backend: Backend, store: Store) -> dict[str, list[dict]]:
+    """Records of every method on development prompts."""
+    name = plan.source["name"]
+    prompts = prompt_sets.load(name, "development", _PROMPTS[kind])
+    if plan.source["split"] == "development":
+        prompts = plan.prompts[: _PROMPTS[kind]]
+    backend.check(plan.methods, prompts)
+    pilot = replace(plan, prompts=prompts, seeds=[0], companions={})
+    drawing.draw(pilot, backend, store)
+    return {
+        method.text: [store.records[keys[0]] for keys in pilot.keys(method)]
+        for method in plan.methods
+    }
+
+
+def _companion(
+    plan: Plan, method: Method, kind: str, records: list[dict]
+) -> tuple[Method | None, str]:
+    if kind == "guidance":
+        if method.zigzags:
+            return None, "Z-Sampling's calls are at other latents: it has no effective guidance"
+        values = [one["w_eff"] for one in records if one["w_eff"] is not None]
+        if not values:
+            return None, "no effective guidance was measured"
+        w = float(np.mean(values))
+        if abs(w - plan.setup.cfg) <= 0.001 * plan.setup.cfg:
+            return parse("cfg")[0], ""
+        if not 0 <= w <= 30:
+            return None, f"its effective guidance is {w:.3g}, which CFG is not run at"
+        return parse(f"cfg:w={w:.4g}")[0], ""
+    rows = [one["rows"] for one in records]
+    if None in rows:
+        raise SettingsError("match: this backend counts no rows; match by steps or guidance.")
+    steps = max(1, round(float(np.mean(rows)) / (2 if plan.setup.cfg != 1 else 1)))
+    w = "" if method.w is None else f",w={method.w:g}"
+    if steps == plan.setup.steps:
+        return parse(f"cfg{':' if w else ''}{w[1:]}")[0], ""
+    return parse(f"cfg:steps={steps}{w}")[0], ""
+
+
+def reached(wanted: float | None, got: float | None) -> bool:
+    """Whether two means are within 2%."""
+    if wanted is None or got is None:
+        return False
+    return abs(got - wanted) <= TOLERANCE * abs(wanted)
