@@ -353,6 +353,9 @@ def test_the_axis_of_methods_sets_clock_and_guidance():
         assert plan.on and not plan.notes
         assert webui.is_plain(plan.settings) == (name == "CFG")
         assert (plan.settings.clock == "asynchronous") == name.startswith("AsynDM")
+        # what only other cells of the plot take is not said to be idle in this one
+        others = [{"curvature": 0.9, "perturbed_scale": 5.0, "cfgpp_lambda": 0.4}]
+        assert not webui.make_plan(others, "Euler a", getattr(job, xyz.ATTRIBUTE)).notes
     axis.confirm(job, ["seg", "AsynDM + Z-Sampling"])
     with pytest.raises(RuntimeError, match="method: 'SAG' is unknown; choose one of CFG"):
         axis.confirm(job, ["SAG"])

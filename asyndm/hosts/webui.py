@@ -6,7 +6,7 @@ Knows the WebUI's conventions but imports nothing of a host.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,25 +172,26 @@ def make_plan(
         line = f"AsynDM: the settings cannot be read ({kind}, see the log). The image is "
         return Plan(None, notes=[line + "synchronous."])
     if settings.enabled:
-        notes += idle_settings(settings, any(each.word for each in painted))
+        notes += idle_settings(settings, any(each.word for each in painted), axes or {})
     return Plan(settings, painted, [f"AsynDM: {line}" for line in notes])
 
 
-def idle_settings(settings: Settings, words: bool = False) -> list[str]:
+def idle_settings(settings: Settings, words: bool = False, axes: Collection[str] = ()) -> list[str]:
     """One line for each group of settings that cannot change anything beside the others.
 
     Args:
         settings: of a job that is on.
         words: whether given masks have words, whose k the object words may tell.
+        axes: settings that differ from cell to cell of a plot: others take what is idle here.
     """
     given, ready = settings.mask_source == "given", settings.mask_source != "dynamic"
     changed = settings.changed()
-    lines = methods.idle(settings)
+    lines = [] if "guidance" in axes else methods.idle(settings)
     if settings.clock != "asynchronous":
         idle = [name for name in _OF_CLOCKS if name in changed]
         if settings.clock == "synchronous":
             idle += [name for name in _OF_SLOWNESS if name in changed]
-        if idle:
+        if idle and "clock" not in axes:
             lines.append(f"clock: it is {settings.clock}; {', '.join(idle)}: nothing is changed.")
         return lines
     if given:

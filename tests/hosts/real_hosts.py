@@ -119,6 +119,12 @@ class ForgeHost(Host):
         hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
         return super().txt2img(**{**(hires if request.get("enable_hr") else {}), **request})
 
+    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
+        import torch
+
+        torch.manual_seed(0)  # its encoder draws before the job is seeded
+        return super()._ask(kind, request)
+
     def _initialize(self) -> None:
         from modules import timer  # noqa: F401 - reads the command line first, as webui.py does
         from modules_forge.initialization import initialize_forge
@@ -144,12 +150,6 @@ class NeoHost(ForgeHost):
         if request.get("hr_upscaler") == "Latent" and not self.shared.latent_upscale_modes:
             request["hr_upscaler"] = "None"  # 2026: pictures are resized only
         return super().txt2img(**request)
-
-    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
-        import torch
-
-        torch.manual_seed(0)  # its encoder draws before the job is seeded
-        return super()._ask(kind, request)
 
 
 class OldForgeHost(ForgeHost):

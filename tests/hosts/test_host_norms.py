@@ -35,6 +35,7 @@ def calls(host):
 
 
 def test_the_first_job_calibrates_and_the_next_uses_the_table(host, traces, folder):
+    unticked = make(host, "txt2img")
     plain = make(host, "txt2img", **ticked(curvature=0.9))
     first = make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
     assert "norms=levelled" in first.parameters["AsynDM"] and not note(first)
@@ -51,6 +52,7 @@ def test_the_first_job_calibrates_and_the_next_uses_the_table(host, traces, fold
     afresh = make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
     assert apart(first.images[0], afresh.images[0]) == 0
     assert apart(make(host, "txt2img", **ticked(curvature=0.9)).images[0], plain.images[0]) == 0
+    assert apart(make(host, "txt2img").images[0], unticked.images[0]) == 0
 
 
 def test_the_table_costs_its_calls_once(host, folder, calls):
