@@ -22,22 +22,15 @@ from PIL import Image
 
 from asyndm.core.settings import SettingsError
 
+from .. import web
 from ..methods import Method
 from ..prompt_sets import Prompt
 from .base import Backend, Drawn, Job, Setup
 
 _EACH = 4  # pictures an address and batch
-_WAIT = httpx.Timeout(1800.0, connect=10.0)
+_WAIT = 1800.0  # seconds for a picture
 _CFG, _SIDE = 7.0, 512
 _MEASURED = re.compile(r"AsynDM measured: \"?(\d+) rows(?:, w_eff ([-\d.e+]+))?")
-_SETTING = {"asynchronous": "asynchronous", "concave": "concave", "synchronous": "synchronous"}
-
-
-def client(url: str) -> httpx.Client:
-    """For a server; one on this machine is never asked through a proxy."""
-    host = httpx.URL(url).host
-    near = host in ("localhost", "::1") or host.startswith("127.")
-    return httpx.Client(trust_env=not near, timeout=_WAIT)
 
 
 class WebUI(Backend):
@@ -59,7 +52,7 @@ class WebUI(Backend):
         login = os.environ.get("ASYNDM_WEBUI_LOGIN", "")
         name, _, password = login.partition(":")
         self._login = (name, password) if login else None
-        self._clients = {url: client(url) for url in self.addresses}
+        self._clients = {url: web.client(url, _WAIT) for url in self.addresses}
         self.setup = replace(
             setup,
             cfg=_CFG if setup.cfg is None else setup.cfg,

@@ -17,6 +17,7 @@ from PIL import Image
 
 from asyndm.core.settings import SettingsError
 
+from .. import web
 from .base import Absent, Options, Score, Value, hash_of, libraries
 
 TEMPERATURE = 0.0
@@ -35,12 +36,18 @@ class Judge:
                 f"{score}: no server; give --judge URL and --judge-model NAME of an "
                 "OpenAI-compatible server (its key in ASYNDM_JUDGE_KEY)."
             )
+        if not options.server.startswith(("http://", "https://")):
+            raise SettingsError(f"judge: {options.server!r} is no address; write http://.../v1.")
         import openai
 
         self.model, self.server, self._errors = options.model, options.server, openai.OpenAIError
         key = os.environ.get("ASYNDM_JUDGE_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
         self.client = openai.OpenAI(
-            base_url=options.server, api_key=key, max_retries=_RETRIES, timeout=_TIMEOUT
+            base_url=options.server,
+            api_key=key,
+            max_retries=_RETRIES,
+            timeout=_TIMEOUT,
+            http_client=web.client(options.server, _TIMEOUT),
         )
 
     def ask(self, image: Image.Image, question: str, **more: Any) -> Any:
