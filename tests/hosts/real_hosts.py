@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -202,7 +203,7 @@ def make_data(extension: bool, **options: Any) -> Path:
         (data / name).mkdir()
     # Live previews without a download: not every host ships a decoder for them.
     options = {"show_progress_type": "Approx cheap", **HIDDEN, **options}
-    options |= json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
+    options |= _version_mark() | json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
     (data / "config.json").write_text(json.dumps(options))
     if extension:
         (data / "extensions" / "asyndm").symlink_to(REPO)
@@ -215,6 +216,13 @@ def checkpoints(folder: Path) -> Path:
     """Where the checkpoints of a checkout lie."""
     own = folder / "models" / "Stable-diffusion"
     return Path(os.environ.get("ASYNDM_CHECKPOINTS", own)).resolve()
+
+
+def _version_mark() -> dict[str, str]:
+    """What Neo wants to find in a configuration, or its start waits for a key to be pressed."""
+    code = Path(os.environ["ASYNDM_WEBUI_DIR"]) / "modules" / "launch_utils.py"
+    found = re.search(r"^(VERSION_UID)\b.*= *\"(.+)\"$", code.read_text("utf-8"), re.M)
+    return dict([found.groups()]) if found else {}
 
 
 def places(folder: Path, data: Path) -> list[str]:
