@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jobs import apart, make, painted, ticked
 
 STEPS = 6
@@ -179,3 +181,31 @@ def test_a_network_that_is_compiled_for_the_length_of_a_call(host, traces, sampl
     assert made.info["sampler_name"] == sampler
     note = made.parameters["AsynDM note"]
     assert "torch.compile" in note and note.count("The image is synchronous.") == 1
+
+
+def test_the_hosts_own_torch_compile(host, monkeypatch):
+    """Neo's script of it as it stands, but for the compiler: it wraps where AsynDM looks."""
+    from modules import scripts
+
+    runner = scripts.scripts_txt2img
+    found = [s for s in runner.alwayson_scripts if Path(s.filename).stem == "compile"]
+    if not found:
+        pytest.skip("this host has none, or no Triton")
+    monkeypatch.setattr(torch, "compile", lambda module, **_: module)
+
+    def made(preset: str):
+        own = {found[0].title(): {"args": [preset]}}
+        steered = ticked(curvature=0.8)["alwayson_scripts"]
+        return make(host, "txt2img", alwayson_scripts={**own, **steered})
+
+    plain = make(host, "txt2img")
+    try:
+        compiled = [made("dynamic"), make(host, "txt2img", **ticked(curvature=0.8))]  # it stays
+        free = made("Disable")
+    finally:
+        vars(host.root()).pop("apply_model", None)  # Neo leaves the plain one on the object
+    for each in compiled:
+        assert np.array_equal(plain.images[0], each.images[0])
+        assert "torch.compile" in each.parameters["AsynDM note"]
+    assert "AsynDM note" not in free.parameters
+    assert apart(plain.images[0], free.images[0]) > 3
