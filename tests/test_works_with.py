@@ -49,6 +49,13 @@ def test_a_row_that_another_host_has_is_not_run_here():
     assert "## Neo\n\nNot run." in page
 
 
+def test_capitals_make_no_other_row():
+    cells = {"plain": 0, "ticked": 9, "masks": 0, "date": "2026-01-02", "version": "1"}
+    page = works_with.page({"A1111": {"SD upscale": cells}, "Neo": {"SD Upscale": cells}})
+    assert "not run" not in page
+    assert page.index("| SD upscale |") < page.index("## Neo") < page.index("| SD Upscale |")
+
+
 def test_the_entry_for_the_index_has_its_keys_and_tags():
     entry = json.loads((ROOT / "docs" / "extension-index.json").read_text("utf-8"))
     assert set(entry) == {"name", "url", "description", "tags"}

@@ -13,6 +13,8 @@ def page(
 ) -> str:
     """The page of a table {host: {row: {column: value, "date", "version"}}}.
 
+    Rows whose names differ in capitals alone are one ("SD upscale" is "SD Upscale" in Neo).
+
     Args:
         head: what stands above.
         first: the heading of the rows' names.
@@ -20,17 +22,17 @@ def page(
         hosts: in order; one that is not in the table was not run.
     """
     parts = [head]
-    names = sorted({row for rows in table.values() for row in rows}, key=str.casefold)
+    names = dict(sorted((row.casefold(), row) for rows in table.values() for row in rows))
     for host in hosts:
-        rows = table.get(host, {})
+        rows = {name.casefold(): (name, row) for name, row in table.get(host, {}).items()}
         parts.append(f"## {host}\n")
         if not rows:
             parts.append("Not run.\n")
             continue
         parts.append(_line([first, *columns, "Version", "Date"]))
         parts.append("|" + "---|" * (len(columns) + 3))
-        for name in names:
-            row = rows.get(name, {})
+        for key in names:
+            name, row = rows.get(key, (names[key], {}))
             cells = [row.get(column, NOT_RUN) for column in columns]
             ran = any(cell != NOT_RUN for cell in cells)
             cells += [row["version"], row["date"]] if ran else ["", ""]
