@@ -3,6 +3,14 @@
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import grid_for
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
-from asyndm.network.families import attach
+from asyndm.network.families import attach, is_transformer, patch_of
 
-__all__ = ["AttentionCapture", "RowsMismatch", "UnsupportedNetwork", "attach", "grid_for"]
+__all__ = [
+    "AttentionCapture",
+    "RowsMismatch",
+    "UnsupportedNetwork",
+    "attach",
+    "grid_for",
+    "is_transformer",
+    "patch_of",
+]

@@ -12,15 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.grids import Size
-from asyndm.network.dit import (
-    GATE,
-    SCALE,
-    SHIFT,
-    Point,
-    Station,
-    TransformerHooks,
-    triples,
-)
+from asyndm.network.dit import GATE, SCALE, SHIFT, Point, Station, TransformerHooks, triples
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
 
@@ -85,9 +77,9 @@ class Sd3Hooks(_DiffusersTransformer):
             network, "single_transformer_blocks"
         )  # fmt: skip
 
-    def seen(self, args: tuple, kwargs: dict) -> tuple[int, Size, torch.device]:
+    def find_stations(self) -> list[Station]:
         self.patch = self.unet.config.patch_size
-        return super().seen(args, kwargs)
+        return super().find_stations()
 
 
 class FluxHooks(_DiffusersTransformer):

@@ -14,7 +14,7 @@ docs/new-family.md tells how.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -199,14 +199,22 @@ class TransformerHooks(UNetHooks):
         self.watch_embedding()
         for source, activated in self.text_sources():
             self.before(source, self._tell_text(activated))
+        self.watch_stations()
+
+    def watch_stations(self) -> None:
+        """Register the hooks on the stations' sources and points."""
         for station in self.stations:
-            self._handles.append(station.source.register_forward_pre_hook(self._ask(station)))
+            self.before(station.source, self._ask(station))
             self.after(station.source, self._silence(station))
-            for point in station.points:
-                if point.before:
-                    self.before(point.module, self._apply_before(station, point))
-                else:
-                    self.after(point.module, self._apply_after(station, point))
+            self.watch_points(station)
+
+    def watch_points(self, station: Station) -> None:
+        """Register the hooks that apply a station's values."""
+        for point in station.points:
+            if point.before:
+                self.before(point.module, self._apply_before(station, point))
+            else:
+                self.after(point.module, self._apply_after(station, point))
 
     def embed_with(self, module: nn.Module, embed: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Have a module embed the table's timesteps along with the host's own.
@@ -375,9 +383,3 @@ def check_weights(network: nn.Module) -> None:
                 "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
                 "fp8 weights."
             )
-
-
-def require(parts: Sequence[object], what: str) -> None:
-    """Refuse a network of a family that lacks a part the family's file names."""
-    if any(part is None for part in parts):
-        raise UnsupportedNetwork(f"The network takes in time in a way AsynDM does not know: {what}")

@@ -7,18 +7,25 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from asyndm.core.run import NetworkCall
 from asyndm.network.capture import AttentionCapture
-from asyndm.network.diffusers_dit import FluxHooks, Sd3Hooks
+from asyndm.network.diffusers_dit import FluxHooks as DiffusersFluxHooks
+from asyndm.network.diffusers_dit import Sd3Hooks
 from asyndm.network.diffusers_unet import DiffusersHooks
+from asyndm.network.dit import TransformerHooks
 from asyndm.network.errors import UnsupportedNetwork
+from asyndm.network.flux import ChromaHooks, FluxHooks
 from asyndm.network.hooks import UNetHooks, check_hookable
 from asyndm.network.ldm_unet import LdmHooks
+from asyndm.network.mmdit import MmditHooks
 
 if TYPE_CHECKING:
-    from asyndm.core.run import NetworkCall
     from asyndm.network.norms import LevelledNorms
 
-FAMILIES: tuple[type[UNetHooks], ...] = (LdmHooks, DiffusersHooks, Sd3Hooks, FluxHooks)
+FAMILIES: tuple[type[UNetHooks], ...] = (
+    *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
+    *(Sd3Hooks, DiffusersFluxHooks),
+)
 
 
 def attach(
@@ -33,7 +40,7 @@ def attach(
     synchronous image before anything is touched.
 
     Args:
-        unet: the network, an ldm, sgm or diffusers U-Net.
+        unet: the network: a U-Net or transformer of a family this package has a file for.
         call: the channel to the sampling run. While its ``pixel_time`` is None the network's
             output is untouched.
         capture: records cross-attention, also while ``pixel_time`` is None.
@@ -43,6 +50,20 @@ def attach(
         UnsupportedNetwork: no family knows it, it is compiled, or it cannot be steered by hooks.
     """
     return family_of(unet)(unet, call, capture, norms).attached()  # looks for compiled parts, too
+
+
+def patch_of(unet: nn.Module) -> int:
+    """The side of the squares of latents that a network makes one token of, 1 for a U-Net.
+
+    Raises:
+        UnsupportedNetwork: as :func:`attach`.
+    """
+    return family_of(unet)(unet, NetworkCall()).patch
+
+
+def is_transformer(unet: nn.Module) -> bool:
+    """Whether a network is one of the transformers AsynDM knows."""
+    return any(f.matches(unet) for f in FAMILIES if issubclass(f, TransformerHooks))
 
 
 def family_of(unet: nn.Module) -> type[UNetHooks]:
@@ -57,5 +78,6 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     check_hookable(unet)
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
-        "Stable Diffusion 1, 2 and XL, in ldm's, sgm's and diffusers' form."
+        "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux.1 "
+        "and Chroma, in their WebUIs' and diffusers' forms."
     )

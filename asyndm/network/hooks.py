@@ -111,7 +111,7 @@ class UNetHooks(ABC):
         finally:
             while self._handles:
                 self._handles.pop().remove()
-            self._forget()
+            self._forget_all()
 
     def after(self, module: nn.Module, hook: Callable) -> None:
         """Call ``hook(module, args, output)`` behind the module for as long as this is attached."""
@@ -184,6 +184,10 @@ class UNetHooks(ABC):
                 f"{batch} image(s)."
             )
         return TimestepField(call.pixel_time, table, call.rows.image, images, device)
+
+    def _forget_all(self) -> None:
+        """Drop everything, also what is kept from one forward to the next."""
+        self._forget()
 
     def _forget(self) -> None:
         """Drop everything of the last forward, also of one that an error cut short."""

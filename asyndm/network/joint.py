@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from asyndm.core.grids import Size
     from asyndm.network.capture import AttentionCapture
 
-Q, K, TEXT = "q", "k", "text"  # the image's queries and keys, the text's keys
+# The image's queries; its keys and those of whatever else shares the softmax; the text's keys.
+Q, K, TEXT = "q", "k", "text"
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class JointReader:
                 first = self.text if tap.joint and name != TEXT else 0
                 if name == TEXT:
                     part = seen[:, layer.skip : self.text if tap.joint else None]
+                    pending["skipped"] = seen[:, : layer.skip]
                 elif name == Q:
                     part = seen[:, first : first + cells]
                 else:  # with the keys of reference images, which share the softmax
@@ -110,7 +112,9 @@ class JointReader:
             if {Q, TEXT, *([K] if joint else [])} <= pending.keys():
                 del self._pending[number]
                 q, text = pending[Q].flatten(2), pending[TEXT].flatten(2)
-                keys = pending[K].flatten(2) if joint else None
+                keys = None
+                if joint:
+                    keys = torch.cat([pending[K], pending["skipped"]], dim=1).flatten(2)
                 rows = self.capture.listening
                 self.capture.record(q, text, layer.heads, *self.size, rows, keys)
 

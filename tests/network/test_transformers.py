@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from transformers_tiny import CONTEXT, MAKERS, TEXT, Tiny
+from transformers_tiny import CONTEXT, DIFFUSERS, MAKERS, TEXT, Tiny
 
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
@@ -151,14 +151,15 @@ def test_half_precision_is_bit_identical_where_all_share_one_timestep(case, dtyp
 
 def joint_attention(case: Tiny, inputs: dict, time: float, text_only: bool) -> torch.Tensor:
     """[rows, pixels, tokens of text] as the network's own attention kernel was asked for it."""
-    cells, first = case.tokens[0] * case.tokens[1], "flux" in type(case.network).__name__.lower()
+    cells, first = case.tokens[0] * case.tokens[1], "SD3" not in type(case.network).__name__
     found, plain = [], torch.nn.functional.scaled_dot_product_attention
-    count = TEXT + cells + case.reference
+    skip = getattr(case.network, "register_length", 0)
+    count = skip + TEXT + cells + case.reference
 
     def seen(query, key, value, *args, **kwargs):
         if query.shape[2] == count:
-            words = slice(0, TEXT) if first else slice(count - TEXT, count)
-            pixels = slice(TEXT, TEXT + cells) if first else slice(0, cells)
+            words = slice(skip, skip + TEXT) if first else slice(count - TEXT, count)
+            pixels = slice(skip + TEXT, skip + TEXT + cells) if first else slice(0, cells)
             logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
             logits = logits[:, :, pixels]
             if text_only:
@@ -220,17 +221,6 @@ def test_rows_patches_and_tokens_that_do_not_fit_are_one_line(case: Tiny) -> Non
 
 def test_what_hooks_cannot_see_is_one_line(case: Tiny) -> None:
     call = NetworkCall()
-    with pytest.raises(UnsupportedNetwork, match="compile"):
-        attach(torch.compile(case.network), call)
-    block = case.network.transformer_blocks[0]
-    block._chunk_size = 2
-    with pytest.raises(UnsupportedNetwork, match="disable_forward_chunking"):
-        attach(case.network, call)
-    block._chunk_size = None
-    block.attn.fused_projections = True
-    with pytest.raises(UnsupportedNetwork, match="unfuse_qkv_projections"):
-        attach(case.network, call)
-    block.attn.fused_projections = False
     with pytest.raises(UnsupportedNetwork, match="group norms"):
         attach(case.network, call, norms=object())
     kind = type("SVDQW4A4Linear", (torch.nn.Linear,), {})
@@ -240,3 +230,28 @@ def test_what_hooks_cannot_see_is_one_line(case: Tiny) -> None:
             attach(case.network, call)
     finally:
         del case.network.svdq
+    block = next(iter(case.network.children()))
+    block._compiled_call_impl = print
+    try:
+        with pytest.raises(UnsupportedNetwork, match="compile"):
+            attach(case.network, call)
+    finally:
+        block._compiled_call_impl = None
+
+
+@pytest.mark.parametrize("name", [maker.__name__ for maker in DIFFUSERS])
+def test_what_diffusers_fuses_or_cuts_is_one_line(name: str) -> None:
+    network = make(name).network
+    block = network.transformer_blocks[0]
+    block._chunk_size = 2
+    try:
+        with pytest.raises(UnsupportedNetwork, match="disable_forward_chunking"):
+            attach(network, NetworkCall())
+    finally:
+        block._chunk_size = None
+    block.attn.fused_projections = True
+    try:
+        with pytest.raises(UnsupportedNetwork, match="unfuse_qkv_projections"):
+            attach(network, NetworkCall())
+    finally:
+        block.attn.fused_projections = False

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import lookalikes
+import lookalikes_flux
 import pytest
 import torch
 from torch import Tensor, nn
@@ -225,4 +227,45 @@ def _flux_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Ten
         return net.proj_out(_as_tokens(net.norm_out.norm, h[:, TEXT:], scale, shift))
 
 
-MAKERS = {maker.__name__: maker for maker in (sd3, sd35, diffusers_flux, schnell_with_reference)}
+# --- as WebUIs have them ---
+
+
+def _host_call(case: Tiny, inputs: dict, time: Tensor, **more: Any) -> Tensor:
+    if case.more.get("pooled", True):
+        more["y"] = inputs["pooled"]
+    if case.guided:
+        more["guidance"] = torch.full((len(inputs["x"]),), 3.5)
+    return case.network(inputs["x"], time, context=inputs["text"], **more)
+
+
+def _host_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Tensor:
+    with torch.no_grad():
+        return _host_call(case, inputs, times, text_t=text)
+
+
+def a1111_sd3() -> Tiny:
+    return Tiny(randomise(lookalikes.MMDiT()), _host_call, _host_by_token)
+
+
+def forge_sd35() -> Tiny:
+    network = lookalikes.MMDiTX(depth=3, qk_norm=True, dual=(0, 1), registers=2)
+    return Tiny(randomise(network), _host_call, _host_by_token)
+
+
+def forge_flux() -> Tiny:
+    network = lookalikes_flux.IntegratedFluxTransformer2DModel()
+    return Tiny(
+        randomise(network), _host_call, _host_by_token, size=(7, 11), unit=1.0, guided=True
+    )  # fmt: skip
+
+
+def forge_chroma() -> Tiny:
+    network = lookalikes_flux.IntegratedChromaTransformer2DModel()
+    return Tiny(
+        randomise(network), _host_call, _host_by_token, unit=1.0, more={"pooled": False}
+    )  # fmt: skip
+
+
+DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
+HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
+MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS)}

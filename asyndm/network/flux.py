@@ -1,0 +1,189 @@
+"""Flux.1 and Chroma as WebUIs have them.
+
+Double blocks keep image and text apart, single blocks run over both: text, image, then the tokens
+of reference images. Chroma has no projections of time in its blocks: one network, its
+``distilled_guidance_layer``, gives all their vectors at once, told the timestep in the first 16
+columns of its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from asyndm.network.dit import GATE, SCALE, SHIFT, Point, Station, TransformerHooks, triples
+from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
+from asyndm.network.ldm_unet import timestep_embedding
+
+TIME_FACTOR = 1000.0  # Flux is told sigma, and embeds a thousand times that
+TOLD = 16  # columns of Chroma's input that tell the timestep
+
+
+class FluxLayout(TransformerHooks):
+    """What Flux.1 and Chroma share."""
+
+    def joint_layers(self) -> list[JointLayer]:
+        layers = []
+        for block in self.unet.double_blocks:
+            taps = (
+                Tap(block.img_attn.norm, _pair(q=Q, k=K)),
+                Tap(block.txt_attn.norm, _pair(k=TEXT)),
+            )
+            layers.append(JointLayer(block.num_heads, taps))
+        for block in self.unet.single_blocks:
+            taps = (Tap(block.norm, _pair(q=Q, k=(K, TEXT)), joint=True),)
+            layers.append(JointLayer(block.num_heads, taps))
+        return layers
+
+    def watch_embedding(self) -> None:
+        self.after(self.unet.pe_embedder, self._rotation)
+
+    def ahead(self, station: Station, point: Point) -> int:
+        return self.text_tokens if len(station.kinds) == 3 else 0
+
+    def _rotation(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.reader is not None:  # [rows, 1, tokens, d / 2, 2, 2], a matrix for each pair
+            self.reader.rotation = output[:, 0, :, :, 0, 0], output[:, 0, :, :, 1, 0]
+
+
+class FluxHooks(FluxLayout):
+    """The hooks of one Flux.1."""
+
+    known_by = ("img_in", "txt_in", "time_in", "vector_in", "pe_embedder", "double_blocks",
+                "single_blocks", "final_layer")  # fmt: skip
+
+    def find_stations(self) -> list[Station]:
+        network, last = self.unet, self.unet.final_layer
+        stations = [
+            Station(block.img_mod.lin, triples(2), _double_points(block), activated=True)
+            for block in network.double_blocks
+        ]
+        stations += [
+            Station(block.modulation.lin, triples(1), _single_points(block), activated=True)
+            for block in network.single_blocks
+        ]
+        return [*stations, Station(last.adaLN_modulation, (SHIFT, SCALE), _final_points(last))]
+
+    def text_sources(self) -> list[tuple[nn.Module, bool]]:
+        return [(block.txt_mod.lin, True) for block in self.unet.double_blocks]
+
+    def watch_embedding(self) -> None:
+        super().watch_embedding()
+        self.embed_with(self.unet.time_in, _sinusoids)
+        for name in ("guidance_in", "vector_in"):
+            module = getattr(self.unet, name, None)
+            if isinstance(module, nn.Module):
+                self.after(module, self.add_part)
+
+
+class ChromaHooks(FluxLayout):
+    """The hooks of one Chroma."""
+
+    known_by = ("img_in", "txt_in", "distilled_guidance_layer", "pe_embedder", "double_blocks",
+                "single_blocks", "final_layer")  # fmt: skip
+
+    def find_stations(self) -> list[Station]:
+        network, source = self.unet, self.unet.distilled_guidance_layer
+        singles, doubles = network.single_blocks, network.double_blocks
+        self.places: dict[Station, int] = {}  # the first of a station's vectors
+        for number, block in enumerate(singles):
+            self.places[Station(source, triples(1), _single_points(block))] = 3 * number
+        for number, block in enumerate(doubles):
+            place = 3 * len(singles) + 6 * number
+            self.places[Station(source, triples(2), _double_points(block))] = place
+        self.text_vectors = slice(
+            3 * len(singles) + 6 * len(doubles), 3 * len(singles) + 12 * len(doubles)
+        )
+        last = network.final_layer
+        final = Station(source, (SHIFT, SCALE), _final_points(last))
+        self.places[final] = self.text_vectors.stop
+        self._made: tuple[Tensor, ...] = ()
+        return list(self.places)
+
+    def watch_stations(self) -> None:
+        source = self.unet.distilled_guidance_layer
+        self._handles.append(source.register_forward_pre_hook(self._ask_all))
+        self.after(source, self._silence_all)
+        for station in self.stations:
+            self.watch_points(station)
+
+    def _forget_all(self) -> None:
+        super()._forget_all()
+        self._made = ()
+
+    def _kept(self) -> Tensor | None:
+        """The table, where the last call of this step has made it."""
+        if not self._made:
+            return None
+        table, text, made = self._made
+        same = table is self.call.timestep_table and text is self.call.text_timestep
+        return made if same else None
+
+    def _ask_all(self, module: nn.Module, args: tuple) -> tuple | None:
+        if self.field is None or self._kept() is not None:
+            return None
+        own = args[0]
+        steps = self._timesteps()
+        told = _sinusoids(steps, own[:, 0, :TOLD]).to(own)[:, None].expand(-1, own.shape[1], -1)
+        rest = own[:1, :, TOLD:].expand(len(steps), -1, -1)
+        return (torch.cat([own, torch.cat([told, rest], dim=-1)]), *args[1:])
+
+    def _silence_all(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        if self.field is None:
+            return None
+        rows, table = self.field.rows, self._kept()
+        own = output[:rows]
+        if table is None:
+            table = output[rows:].clone()
+            self._made = (self.call.timestep_table, self.call.text_timestep, table)
+        levels = len(self.field.timesteps)
+        self.field.share(table[:levels])
+        vectors, silent = [own, table[:levels]], own.clone()
+        if self.call.text_timestep is not None:
+            text = table[levels:][self.call.rows.image.to(table.device)]
+            vectors.insert(1, text)
+            silent[:, self.text_vectors] = text[:, self.text_vectors]
+        vectors = torch.cat(vectors)
+        for station, first in self.places.items():
+            last = first + len(station.kinds)
+            self._values[station] = vectors[:, first:last].flatten(1)
+            for place, kind in enumerate(station.kinds):
+                silent[:, first + place] = float(kind == GATE)
+        return silent
+
+
+def _sinusoids(timesteps: Tensor, like: Tensor) -> Tensor:
+    return timestep_embedding(TIME_FACTOR * timesteps.float(), like.shape[-1])
+
+
+def _double_points(block: nn.Module) -> tuple[Point, ...]:
+    return (
+        Point(block.img_attn.qkv, before=True, scale=1, shift=0),
+        Point(block.img_attn.proj, gate=2),
+        Point(block.img_mlp, before=True, scale=4, shift=3),
+        Point(block.img_mlp, gate=5),
+    )
+
+
+def _single_points(block: nn.Module) -> tuple[Point, ...]:
+    return (Point(block.linear1, before=True, scale=1, shift=0), Point(block.linear2, gate=2))
+
+
+def _final_points(last: nn.Module) -> tuple[Point, ...]:
+    return (Point(last.linear, before=True, scale=1, shift=0),)
+
+
+def _pair(**names: str | tuple[str, ...]) -> Callable[[tuple], dict[str, Tensor]]:
+    """Reads (q, k), each [rows, heads, tokens, d]."""
+
+    def read(output: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+        seen = {}
+        for part, which in zip(output, ("q", "k")):
+            known = names.get(which, ())
+            for name in (known,) if isinstance(known, str) else known:
+                seen[name] = part.transpose(1, 2)
+        return seen
+
+    return read

@@ -1,0 +1,137 @@
+"""What AsynDM's hooks rely on in a WebUI's transformer, recorded from the host's own module.
+
+By hand, in the folder and the environment of a WebUI:
+
+    PYTHONPATH=.:<this folder> python <this folder>/contract.py a1111_sd3 > contract-a1111_sd3.json
+
+(without a GPU, in Forge: ``--always-cpu`` ahead of the name).
+
+It builds the host's module at the look-alike's size with weights by their names, calls it once, and
+writes classes, shapes, order and kinds of the calls, and what comes out. CI compares the look-alike
+(lookalikes.py) with the record.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers_tiny import CONTEXT, POOLED, TEXT, randomise
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+CONTEXT_EMBEDDER = {
+    "target": "torch.nn.Linear", "params": {"in_features": CONTEXT, "out_features": None}
+}  # fmt: skip
+FLUX = {
+    "in_channels": 16, "vec_in_dim": POOLED, "context_in_dim": CONTEXT, "hidden_size": 32,
+    "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+    "axes_dim": [4, 6, 6], "theta": 10000, "qkv_bias": True,
+}  # fmt: skip
+CHROMA = {"guidance_out_dim": 32, "guidance_hidden_dim": 24, "guidance_n_layers": 2}
+
+
+def _mmdit(depth: int) -> dict[str, Any]:
+    embedder = {**CONTEXT_EMBEDDER, "params": {"in_features": CONTEXT, "out_features": 64 * depth}}
+    return {
+        "input_size": None, "patch_size": 2, "in_channels": 16, "depth": depth, "num_patches": 64,
+        "pos_embed_max_size": 8, "adm_in_channels": POOLED, "context_embedder_config": embedder,
+    }  # fmt: skip
+
+
+# name -> (module, class, its arguments, the unit of its timestep)
+OWN = {
+    "a1111_sd3": ("modules.models.sd3.mmdit", "MMDiT", _mmdit(2), 1000.0),
+    "forge_sd3": ("backend.nn.mmditx", "MMDiTX", _mmdit(2), 1000.0),
+    "forge_sd35": (
+        "backend.nn.mmditx", "MMDiTX",
+        {**_mmdit(3), "qk_norm": "rms", "x_block_self_attn_layers": [0, 1], "register_length": 2},
+        1000.0,
+    ),
+    "forge_flux": (
+        "backend.nn.flux", "IntegratedFluxTransformer2DModel", {**FLUX, "guidance_embed": True}, 1.0
+    ),
+    "forge_chroma": (
+        "backend.nn.chroma", "IntegratedChromaTransformer2DModel", {**FLUX, **CHROMA}, 1.0
+    ),
+}  # fmt: skip
+
+
+def given(name: str) -> dict[str, Any]:
+    """The arguments of the call, as the host gives them."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"x": (2, 16, 8, 12), "context": (2, TEXT, CONTEXT), "y": (2, POOLED)}
+    values: dict[str, Any] = {
+        key: torch.randn(*shape, generator=generator) for key, shape in shapes.items()
+    }
+    values["timestep"] = torch.tensor([0.6, 0.3]) * OWN[name][3]
+    if name == "forge_flux":
+        values["guidance"] = torch.full((2,), 3.5)
+    if name == "forge_chroma":
+        del values["y"]
+    return values
+
+
+def record(network: nn.Module, name: str) -> dict[str, Any]:
+    """Classes, parameters, calls and results of one network call."""
+    calls: list[list[Any]] = []
+
+    def seen(path: str):
+        def hook(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+            kinds = {key: _kind(value) for key, value in sorted(kwargs.items())}
+            calls.append([path, [_kind(arg) for arg in args], kinds, _kind(output), _size(output)])
+
+        return hook
+
+    handles = [
+        module.register_forward_hook(seen(path), with_kwargs=True)
+        for path, module in network.named_modules()
+        if path
+    ]
+    values = given(name)
+    try:
+        with torch.no_grad():
+            output = network(values.pop("x"), values.pop("timestep"), **values)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {
+        "classes": {path: type(module).__name__ for path, module in network.named_modules()},
+        "parameters": {key: list(p.shape) for key, p in network.named_parameters()},
+        "calls": calls,
+        "output": [round(float(value), 6) for value in output.flatten()[::37]],
+    }
+
+
+def _kind(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return list(value.shape)
+    if isinstance(value, (tuple, list)):
+        return [_kind(each) for each in value]
+    return type(value).__name__
+
+
+def _size(value: Any) -> float:
+    """Mean size of what comes out; a chunk in another's place changes it."""
+    while isinstance(value, (tuple, list)):
+        value = value[-1]
+    return float(f"{float(value.float().abs().mean()):.6g}") if isinstance(value, Tensor) else 0.0
+
+
+def build(name: str) -> nn.Module:
+    """The host's own module."""
+    module, kind, arguments, _ = OWN[name]
+    if module.startswith("modules."):  # its modules import each other in a circle
+        importlib.import_module("modules.initialize").imports()
+    sys.path.append("packages_3rdparty")  # Forge's gguf
+    return randomise(getattr(importlib.import_module(module), kind)(**arguments).float())
+
+
+if __name__ == "__main__":
+    sys.stdout, out = sys.stderr, sys.stdout
+    asked = sys.argv.pop()  # the host reads what is left
+    json.dump(record(build(asked), asked), out, separators=(",", ":"))

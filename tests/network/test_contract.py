@@ -1,0 +1,77 @@
+"""The look-alikes keep the contract that a run on the hosts' own modules recorded."""
+
+from __future__ import annotations
+
+import json
+
+import lookalikes
+import lookalikes_flux
+import pytest
+import torch
+from contract import DATA, OWN, record
+from transformers_tiny import randomise
+
+
+def alike(name: str) -> torch.nn.Module:
+    make = {
+        "a1111_sd3": lookalikes.MMDiT,
+        "forge_sd3": lookalikes.MMDiTX,
+        "forge_sd35": lambda: lookalikes.MMDiTX(3, qk_norm=True, dual=(0, 1), registers=2),
+        "forge_flux": lookalikes_flux.IntegratedFluxTransformer2DModel,
+        "forge_chroma": lookalikes_flux.IntegratedChromaTransformer2DModel,
+    }[name]
+    return randomise(make())
+
+
+def differences(name: str, network: torch.nn.Module) -> list[str]:
+    """What of a network is not as recorded, one line each."""
+    own = json.loads((DATA / f"contract-{name}.json").read_text("utf-8"))
+    ours = record(network, name)
+    found = [f"{part} differ" for part in ("classes", "parameters") if own[part] != ours[part]]
+    if len(own["calls"]) != len(ours["calls"]):
+        return [*found, f"{len(ours['calls'])} calls, not {len(own['calls'])}"]
+    for (*call, size), (*mine, other) in zip(own["calls"], ours["calls"]):
+        if call != mine:
+            found.append(f"call {mine}, not {call}")
+        elif abs(size - other) > 1e-4 * max(abs(size), 1e-3):
+            found.append(f"{call[0]} gives {other}, not {size}")
+    gap = torch.tensor(own["output"]) - torch.tensor(ours["output"])
+    if float(gap.abs().max()) > 1e-4:
+        found.append(f"the output differs by {float(gap.abs().max())}")
+    return found
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_look_alike_is_the_hosts_module(name: str) -> None:
+    assert not differences(name, alike(name))
+
+
+def test_a_renamed_module_breaks_the_contract() -> None:
+    network = alike("forge_flux")
+    attention = network.double_blocks[1].img_attn
+    attention.__dict__["proj"] = attention._modules["proj"]  # it runs as before
+    attention._modules["output"] = attention._modules.pop("proj")
+    assert any("classes differ" in line for line in differences("forge_flux", network))
+
+
+@pytest.mark.parametrize("name", ["a1111_sd3", "forge_sd35", "forge_flux", "forge_chroma"])
+def test_a_swapped_chunk_breaks_the_contract(name: str, monkeypatch) -> None:
+    """Shift and scale in each other's places: names and shapes are as recorded."""
+    plain = lookalikes.scaled
+    for module in (lookalikes, lookalikes_flux):
+        monkeypatch.setattr(module, "scaled", lambda x, one, two: plain(x, two, one))
+    found = differences(name, alike(name))
+    assert found and not any("classes" in line or "parameters" in line for line in found)
+
+
+def test_another_order_of_calls_breaks_the_contract(monkeypatch) -> None:
+    network = alike("forge_flux")
+    block = network.double_blocks[0]
+    own = block.forward
+
+    def early(img, txt, pe, **more):
+        block.txt_mod.lin(torch.zeros(2, 32))
+        return own(img, txt, pe, **more)
+
+    monkeypatch.setattr(block, "forward", early)
+    assert differences("forge_flux", network)
