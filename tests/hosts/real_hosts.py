@@ -34,6 +34,7 @@ NEO_FLAGS = (*COMMON_FLAGS, *FORGE_FLAGS)
 NEO_FLAGS += ("--cpu", "--force-fp32", "--use-pytorch-cross-attention", "--disable-triton-backend")
 # What Neo has and shows only where a user asks for it.
 HIDDEN = {f"show_{name}": True for name in ("refiner", "mahiro", "rescale_cfg")}
+PROMPT_BOXES = ("Prompt", "Negative Prompt", "Negative prompt")  # Neo's capital P
 
 
 class Host(WebUI):
@@ -205,6 +206,10 @@ def make_data(extension: bool, **options: Any) -> Path:
     options = {"show_progress_type": "Approx cheap", **HIDDEN, **options}
     options |= _version_mark() | json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
     (data / "config.json").write_text(json.dumps(options))
+    # As after a first start: in that one Neo pastes everything but the prompts, whose boxes hold
+    # None until their defaults are written down.
+    boxes = [f"{tab}/{box}/value" for tab in ("txt2img", "img2img") for box in PROMPT_BOXES]
+    (data / "ui-config.json").write_text(json.dumps(dict.fromkeys(boxes, "")))
     if extension:
         (data / "extensions" / "asyndm").symlink_to(REPO)
     for other in filter(None, os.environ.get("ASYNDM_EXTENSIONS", "").split(os.pathsep)):
