@@ -1,160 +1,228 @@
-"""asyndm.steer: a pipeline of diffusers, asynchronous and left as it was."""
+"""asyndm.steer: every kind of pipeline with every scheduler, and all of it left as it was.
+
+Runs on both ends of the supported versions of diffusers, too.
+"""
 
 from __future__ import annotations
 
+import itertools
+
+import diffusers
 import pytest
-import tiny_checkpoint
 import torch
+from steer_toys import (
+    FAMILIES,
+    GENERAL,
+    KINDS,
+    PROMPTS,
+    STRONG,
+    Toys,
+    close,
+    hooks,
+    made,
+    steered,
+)
 
 import asyndm
 from asyndm.core.settings import SettingsError
 from asyndm.network import UnsupportedNetwork
 
-PROMPTS = ["a cat riding a bike", "two cats and a red umbrella"]
+SDE = {"algorithm_type": "sde-dpmsolver++"}
 # Every scheduler by name, with changes of its configuration.
 SCHEDULERS = {
     "euler": ("EulerDiscreteScheduler", {}),
+    "euler a": ("EulerAncestralDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "ddpm": ("DDPMScheduler", {}),
+    "2m": ("DPMSolverMultistepScheduler", {}),
+    "2m sde": ("DPMSolverMultistepScheduler", SDE),
+}
+# Their lists and orders, in other configurations.
+VARIANTS = {
     "euler karras": ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
     "euler linspace": ("EulerDiscreteScheduler", {"timestep_spacing": "linspace"}),
     "euler trailing": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
-    "euler a": ("EulerAncestralDiscreteScheduler", {}),
-    "ddim": ("DDIMScheduler", {}),
     "ddim trailing": ("DDIMScheduler", {"timestep_spacing": "trailing"}),
     "ddim linspace": ("DDIMScheduler", {"timestep_spacing": "linspace", "steps_offset": 0}),
     "ddim to one": ("DDIMScheduler", {"set_alpha_to_one": True, "steps_offset": 0}),
-    "ddpm": ("DDPMScheduler", {}),
-    "2m": ("DPMSolverMultistepScheduler", {}),
+    "ddim without signal": (
+        "DDIMScheduler",
+        {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+    ),
     "2m karras": (
         "DPMSolverMultistepScheduler",
         {"use_karras_sigmas": True, "euler_at_final": True},
     ),
+    "2m to least": ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}),
     "2m heun": ("DPMSolverMultistepScheduler", {"solver_type": "heun"}),
     "2m of order 1": ("DPMSolverMultistepScheduler", {"solver_order": 1}),
-    "2m sde": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-    "2m sde karras": (
+    "2m sde heun karras": (
         "DPMSolverMultistepScheduler",
-        {
-            "algorithm_type": "sde-dpmsolver++",
-            "solver_type": "heun",
-            "use_karras_sigmas": True,
-            "timestep_spacing": "trailing",
-        },
+        {**SDE, "solver_type": "heun", "use_karras_sigmas": True, "timestep_spacing": "trailing"},
     ),
 }
-GENERAL = asyndm.Settings(curvature=1e-9)  # all of the general path, and no pixel moved
-STRONG = asyndm.Settings(curvature=0.7)
+# Each kind with each scheduler, the families in turn.
+PAIRS = [
+    (kind, name, family)
+    for (kind, name), family in zip(
+        itertools.product(KINDS, SCHEDULERS), itertools.cycle([*FAMILIES, "XL", *FAMILIES])
+    )
+]
 
 
 @pytest.fixture(scope="module")
-def pipe(tmp_path_factory):
-    from asyndm.pipelines import Checkpoint
-
-    return Checkpoint.load(tiny_checkpoint.save(tmp_path_factory.mktemp("sd1"))).pipe
+def toys(tmp_path_factory):
+    return Toys(tmp_path_factory.mktemp("steer"))
 
 
-def scheduled(pipe, name, monkeypatch):
-    import diffusers
+@pytest.fixture
+def scheduled(toys, monkeypatch):
+    """(kind, family, scheduler) -> the pipeline with that scheduler, for one test."""
 
-    kind, changes = SCHEDULERS[name]
-    made = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
-    monkeypatch.setattr(pipe, "scheduler", made)
-    return pipe
+    def pipe_of(name="euler", kind="text", family="1.5"):
+        pipe = toys.pipe(family, kind)
+        own, changes = {**SCHEDULERS, **VARIANTS}[name]
+        made = getattr(diffusers, own).from_config(pipe.scheduler.config, **changes)
+        monkeypatch.setattr(pipe, "scheduler", made)
+        return pipe
 
-
-def made(pipe, prompts=PROMPTS, steps=4, seeds=(3, 4), **changes):
-    """Latents [B, 4, 16, 16]."""
-    prompts = list(prompts)
-    given = {
-        "prompt": prompts,
-        "generator": [torch.Generator().manual_seed(s) for s in seeds[: len(prompts)]],
-        "num_inference_steps": steps,
-        "guidance_scale": 5.0,
-        "output_type": "latent",
-        **changes,
-    }
-    return pipe(**given).images
+    return pipe_of
 
 
-def steered(pipe, settings, *args, **changes):
-    with asyndm.steer(pipe, settings) as result:
-        return made(pipe, *args, **changes), result
+# The same pipelines as others by another argument, or two of them in one.
+SLOW = ("inpaint part", "control image")
 
 
-def close(one, two):
-    """Within 1e-4 of the latents' size (random networks make them large)."""
-    scale = max(1.0, float(two.abs().max()) / 4)
-    torch.testing.assert_close(one, two, atol=1e-4 * scale, rtol=0)
-
-
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_without_curvature_it_is_the_pipeline_s_own_picture(pipe, name, monkeypatch):
-    scheduled(pipe, name, monkeypatch)
-    plain = made(pipe)
-    same, result = steered(pipe, GENERAL)
+@pytest.mark.parametrize(
+    ("kind", "name", "family"),
+    [
+        pytest.param(*pair, id=" - ".join(pair), marks=[pytest.mark.slow] * (pair[0] in SLOW))
+        for pair in PAIRS
+    ],
+)
+def test_without_curvature_it_is_the_pipeline_s_own_picture(kind, name, family, scheduled):
+    pipe = scheduled(name, kind, family)
+    steps = 4 if "strength" in KINDS[kind][1] else 3
+    plain = made(pipe, kind, PROMPTS[:1], steps)
+    same, result = steered(pipe, GENERAL, kind, PROMPTS[:1], steps)
     close(same, plain)
-    assert result.notes == [] and len(result.film) == 4
-    moved, _ = steered(pipe, STRONG)
-    assert (moved - plain).abs().max() > 1e-2
-    alone, _ = steered(pipe, STRONG, PROMPTS[1:], seeds=(4,))
-    close(alone, moved[1:])
-    assert torch.equal(made(pipe), plain)
+    assert result.notes == [] and len(result.film) == 3
+    assert hooks(pipe) == 0
 
 
-def test_the_pipeline_is_left_as_it_was(pipe):
-    before = {**vars(pipe)}
-    scheduler = set(vars(pipe.scheduler))
-    kind, plain = type(pipe), made(pipe)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_scheduler_s_own_list_is_honoured(name, scheduled):
+    pipe = scheduled(name, family="2.1" if "signal" in name else "1.5")
+    close(steered(pipe, GENERAL)[0], made(pipe))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "family"),
+    [
+        ("text", "euler a", "1.5"),
+        ("text", "2m sde", "XL"),
+        ("image", "ddim", "2.1"),
+        ("inpaint", "2m", "XL"),
+        ("inpaint 9", "euler", "1.5"),
+        ("control", "ddpm", "1.5"),
+    ],
+)
+def test_curvature_moves_it_and_a_batch_s_image_is_the_image_alone(kind, name, family, scheduled):
+    pipe = scheduled(name, kind, family)
+    plain = made(pipe, kind)
+    moved, _ = steered(pipe, STRONG, kind)
+    assert (moved - plain).abs().amax((1, 2, 3)).min() > 1e-2
+    # Pipelines encode one picture for a batch with its first generator.
+    j = 0 if "inpaint" in kind else 1
+    alone, _ = steered(pipe, STRONG, kind, PROMPTS[j : j + 1], seeds=(3 + j,))
+    close(alone, moved[j : j + 1])
+    assert torch.equal(made(pipe, kind), plain) and hooks(pipe) == 0
+
+
+def test_the_pipeline_is_left_as_it_was(scheduled):
+    pipe = scheduled("2m", "inpaint")
+    before, scheduler = {**vars(pipe)}, pipe.scheduler
+    kind, plain, names = type(pipe), made(pipe, "inpaint"), set(vars(scheduler))
 
     def stop(pipe, step, timestep, values):
         if step == 1:
             raise KeyboardInterrupt
         return values
 
-    with asyndm.steer(pipe, STRONG):
+    with asyndm.steer(pipe, STRONG) as result:
         assert isinstance(pipe, kind) and type(pipe).__name__ == kind.__name__
         with pytest.raises(KeyboardInterrupt):
-            made(pipe, callback_on_step_end=stop)
-        assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.unet.modules())
-    assert type(pipe) is kind
-    assert all(vars(pipe)[name] is value for name, value in before.items() if name[0] != "_")
-    assert not {"step", "scale_model_input", "add_noise"} & set(vars(pipe.scheduler))
-    assert scheduler - set(vars(pipe.scheduler)) == set()
-    assert torch.equal(made(pipe), plain)
+            made(pipe, "inpaint", callback_on_step_end=stop)
+        assert hooks(pipe) == 0 and len(result.film) == 2
+        with pytest.raises(ValueError, match="prompt"):  # the pipeline's own
+            made(pipe, "inpaint", prompt=None)
+    assert type(pipe) is kind and set(vars(scheduler)) == names
+    assert {n: v for n, v in vars(pipe).items() if n[0] != "_"} == {
+        n: v for n, v in before.items() if n[0] != "_"
+    }
+    assert torch.equal(made(pipe, "inpaint"), plain)
 
 
-def test_what_it_leaves_to_look_at(pipe):
-    latents, result = steered(pipe, STRONG)
+def test_what_it_leaves_to_look_at(scheduled):
+    pipe = scheduled()
+    _, result = steered(pipe, STRONG)
     assert result.masks.shape == (2, 16, 16) and 0 < result.masks.mean() < 1
     assert result.words == [{"cat": [2], "bike": [5]}, {"cats": [2], "umbrella": [6]}]
     assert [one.rows for one in result.measured] == [8, 8]
     assert [round(one.w_eff, 4) for one in result.measured] == [5, 5]
-    first, last = result.film[2].timestep, result.film[-1].timestep
-    assert first.max() > first.min()  # objects are behind
+    third, last = result.film[2].timestep, result.film[-1].timestep
+    assert third.max() > third.min()  # objects are behind
     torch.testing.assert_close(last, last[0, 0, 0].expand(last.shape))  # all arrive
+    image = made(pipe, output_type="pil")[0]
+    assert result.heat_map(image, 1).size[0] >= 32 and result.strip(1).size[0] > 256
 
 
-def test_no_object_word_is_the_pipeline_s_own_picture(pipe):
-    plain = made(pipe, ["and the", "of"])
-    same, result = steered(pipe, STRONG, ["and the", "of"])
+def test_no_object_word_is_the_pipeline_s_own_picture(scheduled):
+    pipe = scheduled("euler a")
+    plain = made(pipe, prompts=["and the", "of"])
+    same, result = steered(pipe, STRONG, prompts=["and the", "of"])
     assert torch.equal(same, plain) and result.film == [] and result.masks is None
     assert result.notes == [
         "objects: no word of the prompt is matched; the picture is the pipeline's own."
     ]
     assert [one.rows for one in result.measured] == [8, 8]
+    with pytest.raises(IndexError, match="there is no film"):
+        result.strip()
     assert torch.equal(steered(pipe, asyndm.Settings(curvature=0))[0], made(pipe))
 
 
-def test_one_line_says_what_to_do(pipe, monkeypatch):
-    import diffusers
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("PNDMScheduler", {}, "has no asynchronous form; set pipe.scheduler = EulerDiscrete"),
+        ("HeunDiscreteScheduler", {}, "has no asynchronous form"),
+        ("DDIMScheduler", {"clip_sample": True}, "clip_sample is for models of pixels"),
+        ("DDIMScheduler", {"prediction_type": "sample"}, "predicts 'sample'"),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}, "solver_order must be 1 or 2"),
+        (
+            "DPMSolverMultistepScheduler",
+            {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+            "algorithm_type must be",
+        ),
+        ("DDPMScheduler", {"variance_type": "fixed_large"}, "variance_type must be"),
+    ],
+)
+def test_a_scheduler_without_a_form_is_one_line(kind, changes, says, scheduled, monkeypatch):
+    pipe = scheduled()
+    other = getattr(diffusers, kind).from_config(pipe.scheduler.config, **changes)
+    monkeypatch.setattr(pipe, "scheduler", other)
+    with pytest.raises(UnsupportedNetwork, match=says) as caught:
+        steered(pipe, STRONG)
+    assert "\n" not in str(caught.value)
 
-    config = pipe.scheduler.config
-    with monkeypatch.context() as patch:
-        patch.setattr(pipe, "scheduler", diffusers.PNDMScheduler.from_config(config))
-        with pytest.raises(UnsupportedNetwork, match="PNDMScheduler has no .* EulerDiscrete"):
-            steered(pipe, STRONG)
+
+def test_bad_input_is_one_line(scheduled):
+    pipe = scheduled()
     with pytest.raises(SettingsError, match="norms"):
         steered(pipe, asyndm.Settings(norms="levelled"))
     with asyndm.steer(pipe, STRONG), pytest.raises(RuntimeError, match="steered already"):
         steered(pipe, STRONG)
     with pytest.raises(UnsupportedNetwork, match="does not know object"):
         steered(object(), STRONG)
+    with pytest.raises(SettingsError, match="zigzag: cfg"):
+        steered(pipe, asyndm.Settings(zigzag=0.5, guidance="cfg++"))

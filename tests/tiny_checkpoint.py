@@ -20,10 +20,14 @@ def words() -> None:
         pytest.skip("CLIP's vocabulary: requirements/networks.txt")
 
 
-def save(folder: Path, xl: bool = False, **scheduler) -> Path:
-    """Write a checkpoint of the kind of Stable Diffusion 1.5, or XL; its latents are 16x16.
+def save(
+    folder: Path, xl: bool = False, two: bool = False, inpaints: bool = False, **scheduler
+) -> Path:
+    """Write a checkpoint of the kind of Stable Diffusion 1.5, 2.1 or XL; its latents are 16x16.
 
     Args:
+        two: of 2.1, which predicts v.
+        inpaints: its network takes a mask and the masked picture, nine channels.
         scheduler: changes of its configuration.
     """
     words()
@@ -56,6 +60,11 @@ def save(folder: Path, xl: bool = False, **scheduler) -> Path:
             "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
             "use_linear_projection": True,
         }  # fmt: skip
+    if two:
+        unet |= {"use_linear_projection": True, "attention_head_dim": (2, 4)}
+        scheduler = {"prediction_type": "v_prediction", **scheduler}
+    if inpaints:
+        unet |= {"in_channels": 9}
     parts = {
         "unet": diffusers.UNet2DConditionModel(**unet),
         "vae": diffusers.AutoencoderKL(
@@ -70,14 +79,28 @@ def save(folder: Path, xl: bool = False, **scheduler) -> Path:
             "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1, **scheduler,
         }),
     }  # fmt: skip
+    kind = f"StableDiffusion{'XL' if xl else ''}{'Inpaint' if inpaints else ''}Pipeline"
     if xl:
         second = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**text))
-        pipe = diffusers.StableDiffusionXLPipeline(
-            **parts, text_encoder_2=second, tokenizer_2=tokenizer
-        )
+        parts |= {"text_encoder_2": second, "tokenizer_2": tokenizer}
     else:
-        pipe = diffusers.StableDiffusionPipeline(
-            **parts, safety_checker=None, feature_extractor=None, requires_safety_checker=False
-        )
+        parts |= {
+            "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,
+        }  # fmt: skip
+    pipe = getattr(diffusers, kind)(**parts)
     pipe.save_pretrained(folder / "model")
     return folder / "model"
+
+
+def save_control(folder: Path, model: Path) -> Path:
+    """Write a ControlNet for a checkpoint of :func:`save`, with hints that are not 0."""
+    import diffusers
+
+    unet = diffusers.UNet2DConditionModel.from_pretrained(model / "unet")
+    torch.manual_seed(1)
+    control = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16))
+    for weights in control.parameters():
+        if not weights.any():
+            torch.nn.init.normal_(weights, std=0.02)
+    control.save_pretrained(folder)
+    return folder

@@ -69,7 +69,7 @@ def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
                 continue
             if not hasattr(attention, "to_q") or not hasattr(attention, "to_k"):
                 raise UnsupportedNetwork("The network's cross-attention has no to_q and to_k.")
-            if getattr(attention, "fused_projections", False):
+            if _is_fused(attention):
                 raise UnsupportedNetwork(
                     "The network's projections are fused: call unfuse_qkv_projections() first."
                 )
@@ -81,3 +81,10 @@ def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
                 )
             layers.append(CrossLayer(attention, transformer, level))
     return layers
+
+
+def _is_fused(attention: nn.Module) -> bool:
+    """Whether diffusers projects with one product; unfusing leaves the attribute as it is."""
+    processor = getattr(attention, "processor", None)
+    fused = getattr(attention, "fused_projections", False)
+    return bool(fused) and (processor is None or "Fused" in type(processor).__name__)

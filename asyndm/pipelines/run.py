@@ -56,6 +56,7 @@ class SteeredRun:
         source: makes the masks when the latents' size is known.
         capture: reads attention; None = no mask needs it.
         steered: [B] the pictures that have an object; None = all.
+        eta: of the call, which DDIM takes.
         still: no pixel's clock differs from the pipeline's.
         record: keep a film.
     """
@@ -68,6 +69,7 @@ class SteeredRun:
         source: SourceOf,
         capture: AttentionCapture | None = None,
         steered: list[bool] | None = None,
+        eta: float = 0.0,
         still: bool = False,
         record: bool = True,
     ) -> None:
@@ -80,7 +82,7 @@ class SteeredRun:
         self.director: Director | None = None
         self._source, self._capture = source, capture
         self._steered = None if steered is None or all(steered) else torch.tensor(steered)
-        self._still, self._record = still, record
+        self._eta, self._still, self._record = eta, still, record
         self._stack = ExitStack()
         self._predictions: Predictions | None = None
         self._levels: Levels | None = None
@@ -132,7 +134,8 @@ class SteeredRun:
         landed = self._landed(after.sigma_map().to(wide))
         host = self._levels.sigmas[i].item(), self._levels.landing[i]
         x, denoised = self._predictions.passes(i, x, denoised, now, level, landed, host[1])
-        rule = self._rule_of(given)
+        first_order = self.form.first_order(self.scheduler, self._index)
+        rule = self._new_rule() if first_order else self._rule
         if rule.needs_uncond:
             rule.uncond = self.guide.uncond.to(wide)
         noise = self._noise(output, given)
@@ -182,6 +185,7 @@ class SteeredRun:
         director.begin(sample, levels.sigmas)
         self.director = director
         self.guide.begin(levels.sigmas.tolist())
+        self._rule = self._new_rule()
         self._attach(director.call)
 
     def _known(self) -> Tensor | None:
@@ -239,17 +243,13 @@ class SteeredRun:
 
     # --- the step itself ---
 
-    def _rule_of(self, given: dict[str, Any]) -> Rule:
-        first_order = self.form.first_order(self.scheduler, self._index)
-        if self._rule is None or first_order:
-            name, options = self.form.rule(self.scheduler, self.settings, given)
-            made = self.guide.rule(name, **options)
-            made = made if isinstance(made, Rule) else make_rule(made, **options)
-            made.begin(self._levels.sigmas.tolist())
-            if first_order:
-                return made
-            self._rule = made
-        return self._rule
+    def _new_rule(self) -> Rule:
+        """The rule of the scheduler's steps; a new one remembers no step."""
+        name, options = self.form.rule(self.scheduler, self.settings, self._eta)
+        rule = self.guide.rule(name, **options)
+        rule = rule if isinstance(rule, Rule) else make_rule(rule, **options)
+        rule.begin(self._levels.sigmas.tolist())
+        return rule
 
     def _noise(self, output: Tensor, given: dict[str, Any]) -> Tensor | None:
         """Drawn exactly when and as the scheduler itself draws."""

@@ -26,8 +26,8 @@ PREDICTIONS = {"epsilon": EpsParametrisation, "v_prediction": VParametrisation}
 # Models without signal at the last timestep have alpha 0 there; sigma is 1e5 with this one, and
 # what the network is shown the same to a hundredth of a thousandth.
 _LEAST_ALPHA = 1e-10
-# (name in core.rules.REGISTRY, its options)
-RuleOf = Callable[[Any, Settings, Mapping[str, Any]], tuple[str, dict[str, Any]]]
+# (scheduler, settings, the call's eta) -> (name in core.rules.REGISTRY, its options)
+RuleOf = Callable[[Any, Settings, float], tuple[str, dict[str, Any]]]
 
 
 class Levels(NamedTuple):
@@ -219,7 +219,7 @@ def _ddpm(config: Any) -> str:
 # --- rules ---
 
 
-def _solver_rule(scheduler: Any, settings: Settings, step: Mapping[str, Any]) -> tuple[str, dict]:
+def _solver_rule(scheduler: Any, settings: Settings, eta: float) -> tuple[str, dict]:
     config = scheduler.config
     if config.algorithm_type == "sde-dpmsolver++":
         return "dpmpp_2m_sde", {"eta": 1.0, "solver_type": config.solver_type}
@@ -240,26 +240,26 @@ def _solver_is_first_order(scheduler: Any, index: int) -> bool:
 
 FORMS: dict[str, Form] = {
     "EulerDiscreteScheduler": Form(
-        lambda scheduler, settings, step: ("euler", {}),
+        lambda scheduler, settings, eta: ("euler", {}),
         _listed,
         preserving=False,
         draws=lambda config, step: False,
     ),
     "EulerAncestralDiscreteScheduler": Form(
-        lambda scheduler, settings, step: ("ddpm", {"eta": settings.eta}),
+        lambda scheduler, settings, eta: ("ddpm", {"eta": settings.eta}),
         _listed,
         preserving=False,
         draws=lambda config, step: True,
     ),
     "DDIMScheduler": Form(
-        lambda scheduler, settings, step: ("ddim", {"eta": float(step.get("eta") or 0.0)}),
+        lambda scheduler, settings, eta: ("ddim", {"eta": eta}),
         _by_alpha(_before, "final_alpha_cumprod"),
         preserving=True,
         draws=lambda config, step: (step.get("eta") or 0) > 0,
         refuses=_clipped,
     ),
     "DDPMScheduler": Form(
-        lambda scheduler, settings, step: ("ddpm", {"eta": settings.eta}),
+        lambda scheduler, settings, eta: ("ddpm", {"eta": settings.eta}),
         _by_alpha(lambda scheduler, t: scheduler.previous_timestep(t), "one"),
         preserving=True,
         draws=lambda config, step: True,

@@ -171,6 +171,13 @@ class _Steering:
             )
         if still and not methods.guides(settings):
             return self._own(own, batch)
+        if not self._guides(given):
+            method = methods.METHODS[settings.guidance](settings)
+            if method.needs_uncond:
+                result.notes.append(
+                    "guidance: at this guidance_scale the pipeline makes nothing without the "
+                    f"prompt, which {settings.guidance} needs; set it above 1 (it is not read)."
+                )
         capture = steered = None
         if not still and by_words and settings.clock == "asynchronous":
             capture, steered = words.capture(), words.steered
@@ -182,8 +189,8 @@ class _Steering:
             return self._source(still, curvatures, capture, maps, run, size, device)
 
         run = SteeredRun(
-            self.pipe, settings, batch, source, capture if maps is None else None, steered, still,
-            self.film,
+            self.pipe, settings, batch, source, capture if maps is None else None, steered,
+            float(given.get("eta") or 0.0), still, self.film,
         )  # fmt: skip
         try:
             with run.running():
@@ -211,6 +218,11 @@ class _Steering:
         scale = float(self.pipe.guidance_scale) if guided else None
         self.result.measured += [Measured(rows, scale) for rows in counter.counts]
         return made
+
+    def _guides(self, given: dict[str, Any]) -> bool:
+        """Whether the call has rows without the prompt."""
+        distilled = getattr(self.pipe.unet.config, "time_cond_proj_dim", None) is not None
+        return float(given.get("guidance_scale") or 0) > 1 and not distilled
 
     # --- words ---
 
