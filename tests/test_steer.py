@@ -90,7 +90,7 @@ def scheduled(toys, monkeypatch):
 
 
 # The same pipelines as others by another argument, or two of them in one.
-SLOW = ("inpaint part", "control image")
+SLOW = ("inpaint part", "control image", "control inpaint")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_without_curvature_it_is_the_pipeline_s_own_picture(kind, name, family, 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_scheduler_s_own_list_is_honoured(name, scheduled):
     pipe = scheduled(name, family="2.1" if "signal" in name else "1.5")
-    close(steered(pipe, GENERAL)[0], made(pipe))
+    close(steered(pipe, GENERAL, "text", PROMPTS[:1])[0], made(pipe, "text", PROMPTS[:1]))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_curvature_moves_it_and_a_batch_s_image_is_the_image_alone(kind, name, f
     moved, _ = steered(pipe, STRONG, kind)
     assert (moved - plain).abs().amax((1, 2, 3)).min() > 1e-2
     # Pipelines encode one picture for a batch with its first generator.
-    j = 0 if "inpaint" in kind else 1
+    j = 0 if "image" in kind or "inpaint" in kind else 1
     alone, _ = steered(pipe, STRONG, kind, PROMPTS[j : j + 1], seeds=(3 + j,))
     close(alone, moved[j : j + 1])
     assert torch.equal(made(pipe, kind), plain) and hooks(pipe) == 0
