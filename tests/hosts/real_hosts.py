@@ -203,7 +203,8 @@ def make_data(extension: bool, **options: Any) -> Path:
     for name in ("extensions", "models", "tmp"):  # Neo does not make the last one
         (data / name).mkdir()
     # Live previews without a download: not every host ships a decoder for them.
-    options = {"show_progress_type": "Approx cheap", **HIDDEN, **options}
+    # Plots without loss: Neo's are JPEG.
+    options = {"show_progress_type": "Approx cheap", "grid_format": "png", **HIDDEN, **options}
     options |= _version_mark() | json.loads(os.environ.get("ASYNDM_SETTINGS", "{}"))
     (data / "config.json").write_text(json.dumps(options))
     # As after a first start: in that one Neo pastes everything but the prompts, whose boxes hold
