@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import os
 import shutil
@@ -146,8 +145,8 @@ def finished(page, before: str = "", tab: str = "txt2img") -> None:
         arg=[before, tab],
         timeout=240_000,
     )
-    page.locator(f"#{tab}_gallery img").first.wait_for()
     page.locator(f"#{tab}_interrupt").wait_for(state="hidden")
+    pictures(page, tab).first.wait_for()
 
 
 def paint(page, canvas: str) -> None:
@@ -185,11 +184,13 @@ def said(page, tab: str = "txt2img") -> str:
     return page.locator(f"#html_log_{tab}").first.inner_text()
 
 
+def pictures(page, tab: str = "txt2img"):
+    """The gallery's; a live preview in front of it can stay when progress is restored."""
+    return page.locator(f"#{tab}_gallery img:not(.livePreview img)")
+
+
 def first_picture(page, tab: str = "txt2img") -> np.ndarray:
-    source = page.locator(f"#{tab}_gallery img").first.get_attribute("src")
-    if source.startswith("data:"):  # a picture brought back by "Restore progress"
-        data = base64.b64decode(source.partition(",")[2])
-        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    source = pictures(page, tab).first.get_attribute("src")
     return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("RGB"))
 
 
