@@ -90,10 +90,11 @@ class Toys:
 def made(pipe, kind="text", prompts=PROMPTS, steps=4, seeds=(3, 4), **changes):
     """Latents [B, 4, 16, 16] of a pipeline's call."""
     prompts = list(prompts)
+    # One picture a prompt: a single one is encoded with the first generator, or not at all.
     more = {
-        "image": {"image": picture()},
-        "mask_image": {"mask_image": region()},
-        "control_image": {"control_image": picture(1)},
+        "image": {"image": [picture()] * len(prompts)},
+        "mask_image": {"mask_image": [region()] * len(prompts)},
+        "control_image": {"control_image": [picture(1)] * len(prompts)},
         "strength": {"strength": 0.8},
         "size": {"height": 32, "width": 32},
     }
