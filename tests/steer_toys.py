@@ -115,7 +115,7 @@ def made(pipe, kind="text", prompts=PROMPTS, steps=4, seeds=(3, 4), **changes):
 def steered(pipe, settings, *args, steering=None, **changes):
     """(latents, result) of a steered call."""
     with asyndm.steer(pipe, settings, **(steering or {})) as result:
-        return made(pipe, *args, **changes), result
+        return made(getattr(pipe, "pipe", pipe), *args, **changes), result
 
 
 def close(one, two, limit=1e-4):

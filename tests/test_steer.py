@@ -6,6 +6,7 @@ Runs on both ends of the supported versions of diffusers, too.
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import diffusers
 import pytest
@@ -222,5 +223,8 @@ def test_bad_input_is_one_line(scheduled):
         steered(pipe, STRONG)
     with pytest.raises(UnsupportedNetwork, match="does not know object"):
         steered(object(), STRONG)
+    flow = SimpleNamespace(transformer=torch.nn.Linear(1, 1), encode_prompt=None, scheduler=None)
+    with pytest.raises(UnsupportedNetwork, match="SimpleNamespace has a transformer: steer takes"):
+        steered(flow, STRONG)
     with pytest.raises(SettingsError, match="zigzag: cfg"):
         steered(pipe, asyndm.Settings(zigzag=0.5, guidance="cfg++"))

@@ -220,6 +220,27 @@ def test_a_generator_nobody_gave_is_drawn_from_alike(pipe, monkeypatch):
     close(pictures[2], pictures[0])
 
 
+@pytest.mark.parametrize("kind", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_two_pipelines_share_one_denoising(toys, kind, monkeypatch):
+    """SDXL's base stops early and a second one goes on; a checkpoint is as good as its pipeline."""
+    from asyndm.pipelines import Checkpoint
+
+    base, refiner = toys.pipe("XL"), toys.pipe("XL", "image")
+    for pipe in (base, refiner):
+        scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config)
+        monkeypatch.setattr(pipe, "scheduler", scheduler)
+    plain = made(base, steps=6, denoising_end=0.6)
+    same, result = steered(Checkpoint(base), GENERAL, steps=6, denoising_end=0.6)
+    close(same, plain)
+    given = {"steps": 6, "denoising_start": 0.6, "image": plain}
+    after, second = steered(refiner, GENERAL, "image", **given)
+    close(after, made(refiner, "image", **given))
+    assert 0 < len(second.film) < 6 and len(result.film) + len(second.film) == 6
+    # All pixels are at one level where the first stops.
+    last = result.film[-1].sigma
+    torch.testing.assert_close(last, last[0, 0, 0].expand(last.shape))
+
+
 # --- masks ---
 
 

@@ -117,6 +117,11 @@ class _Steering:
             raise UnsupportedNetwork(
                 f"AsynDM does not know {type(pipe).__name__}: it has no network and prompt."
             )
+        if getattr(pipe, "unet", None) is None:
+            raise UnsupportedNetwork(
+                f"{type(pipe).__name__} has a transformer: steer takes pipelines with a U-Net so "
+                "far. asyndm.attach and the WebUIs' extension take such networks."
+            )
         form_of(pipe.scheduler)
         parametrisation_of(pipe.scheduler)
         # refuses what cannot be hooked or read (compiled, fused), touches nothing
