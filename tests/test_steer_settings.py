@@ -106,7 +106,8 @@ def test_the_pipeline_s_loop_is_the_core_s(pipe, scheduler, rule, changes, monke
     settings = Settings(curvature=0.7, **changes)
     latents, measured = by_the_core(pipe, settings, rule)
     mine, result = steered(pipe, settings)
-    close(mine, latents)
+    # S-CFG's regions are where a token has most attention: rounding decides where two are alike.
+    close(mine, latents, 2e-2 if settings.guidance == "s-cfg" else 1e-4)
     assert [one.rows for one in result.measured] == [one.rows for one in measured]
     if measured[0].w_eff is not None:
         found = [one.w_eff for one in result.measured]
