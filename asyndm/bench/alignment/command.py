@@ -15,6 +15,7 @@ from . import drawing, matching, prompt_sets, recipes
 from .backends import Setup, open_backend
 from .methods import finished, parse_all
 from .plan import Plan
+from .spread import spread
 from .store import Store
 
 VERBS = ("run", "score", "report")
@@ -42,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "family": None,
     "chosen": None,
     "recipe": None,
+    "ray": None,
 }
 _UNSET = argparse.SUPPRESS
 
@@ -86,6 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+", metavar="METHOD")  # fmt: skip
     add("chosen", "chosen.json of a folder with development prompts: its methods are drawn",
         type=Path)  # fmt: skip
+    add("ray", "workers of Ray that share the work, a GPU each (the extra 'ray')", type=int,
+        metavar="N")  # fmt: skip
     for name in ("scoring", "reporting"):
         _optional(name, parser)
 
@@ -168,7 +172,12 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     _name_family(plan, store, args.folder)
     plan.save(args.folder)
     print(_count(plan), flush=True)
-    made = drawing.draw(plan, backend, store)
+    if values["ray"] is not None:
+        workers = check_whole("ray", values["ray"], 1, 10_000)
+        made = spread(args.folder, workers, backend.batch, setup.options)
+        store.refresh()
+    else:
+        made = drawing.draw(plan, backend, store)
     print(f"drew {made} pictures; {args.folder} holds {len(store.records)}")
 
 
@@ -201,7 +210,7 @@ def _name_family(plan: Plan, store: Store, folder: Path) -> None:
     plan.named_at = len(keys) - len(store.missing(keys))
     if (folder / "plan.json").exists():
         before = Plan.load(folder)
-        same = before.family == plan.family and before.scores[:1] == plan.scores[:1]
+        same = {*before.family} == {*plan.family} and before.scores[:1] == plan.scores[:1]
         if same:
             plan.named_at = before.named_at
 

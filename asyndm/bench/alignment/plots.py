@@ -22,7 +22,7 @@ def forest(rows: list[dict[str, Any]], title: str, low_is_better: bool = False) 
         rows: each with ``method``, ``against``, ``value``, ``low``, ``high``.
     """
     with rc_context({**_STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=(5.6, 0.7 + 0.27 * len(rows)))
+        figure = Figure(figsize=(4.3, 0.7 + 0.25 * len(rows)))
         axes = figure.add_subplot()
         places = list(range(len(rows)))[::-1]
         for place, row in zip(places, rows):
