@@ -115,3 +115,20 @@ def test_the_context_map_is_told_from_its_rows(name):
     for row in of_run["objects"]:
         row["se"] = 0.5
     assert "cannot be told from 96 pictures" in make(of_run)
+
+
+def test_methods_beside_each_other_are_told_from_their_rows():
+    of_run = report("alignment")
+    assert of_run["prompts"] >= 175 and len(of_run["asked"]) >= 15 and of_run["named_at"] == 0
+    assert sum("asyndm+" in text for text in of_run["asked"]) == 3
+    before = tables.alignment(of_run)
+    assert f"{len(of_run['chosen']['prompts'])} development prompts" in before
+    right = of_run["scores"][0]
+    assert right["name"] == "right"
+    for one in right["beside"]:
+        one["p_holm"] = 1.0
+    assert "no method differs" in tables.alignment(of_run)
+    right["beside"][0]["p_holm"] = 0.001
+    assert f"correction {right['beside'][0]['method']} (" in tables.alignment(of_run)
+    right["means"]["sync"]["value"] += 0.25
+    assert tables.alignment(of_run) != before

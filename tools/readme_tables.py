@@ -280,6 +280,43 @@ def norms(report: dict) -> str:
     return f"{table([*head, 'background 850/468'], rows)}\n\nObjects at 500/275 by table: {tables}."
 
 
+def alignment(report: dict) -> str:
+    """Every method beside the first: the tested score, objects, rows, effective guidance."""
+    costs = {one["text"]: one for one in report["methods"]}
+    right, objects = report["scores"][:2]
+    beside = [{one["method"]: one for one in score["beside"] if one["by"] == "steps"}
+              for score in (right, objects)]  # fmt: skip
+    rows = []
+    for text in report["asked"]:
+        cost, one = costs[text], beside[0].get(text)
+        cells = [text, level(right["means"][text], 3)]
+        cells.append(change(one, 3) + (f", p {p_value(one['p'])}" if one else ""))
+        cells.append(p_value(one["p_holm"]) if one else "")
+        cells += [level(objects["means"][text], 3), change(beside[1].get(text), 3)]
+        w = cost["w_eff"]
+        cells += [f"{cost['rows']:.0f}", "none" if w is None else f"{w:.2f}"]
+        rows.append(cells)
+    head = [
+        f"n = {report['prompts']}", "prompt fully right", f"against {report['baseline']}",
+        "p by Holm", "objects right", f"against {report['baseline']}", "rows", "w_eff",
+    ]  # fmt: skip
+    return table(head, rows) + "\n\n" + _alignment_says(right, report)
+
+
+def _alignment_says(score: dict, report: dict) -> str:
+    """Which differences outlast the correction, and what was chosen from how many."""
+    first, chosen = report["baseline"], report["chosen"]
+    steps = [one for one in score["beside"] if one["by"] == "steps" and one["p_holm"] is not None]
+    held = [f"{one['method']} ({change(one, 3)})" for one in steps if one["p_holm"] < 0.05]
+    who = ", ".join(held) or "no method"
+    said = f"After Holm's correction {who} differs from {first} in prompts fully right."
+    if not chosen:
+        return said
+    of = {len(each) for each in chosen["from"].values()} - {1}
+    how = f"{len(chosen['prompts'])} development prompts, of {min(of)} to {max(of)} values a method"
+    return f"{said} Settings were chosen by {chosen['score']} on {how}."
+
+
 def percent(cell: dict) -> str:
     """A change with twice its standard error."""
     return f"{cell['change']:+.0%} ±{1.96 * cell['se']:.0%}"
@@ -296,6 +333,7 @@ TABLES = {
     "guidance": ("guidance.json", guidance),
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
+    "alignment": ("alignment.json", alignment),
 }
 
 
@@ -317,6 +355,8 @@ def shown(text: str) -> dict[str, str]:
 def take(path: Path, name: str) -> None:
     """A bench's file as docs/NAME.json, one row a line."""
     report = json.loads(path.read_text("utf-8"))
+    for score in report.get("scores", ()):
+        score.pop("failures", None)  # they are pictures' own
     if "rows" in report:  # last, as the files have it
         report["rows"] = report.pop("rows")
     (ROOT / "docs" / f"{name}.json").write_text(f"{_lines(report)}\n", "utf-8")
