@@ -28,8 +28,8 @@ Written by `tools/samplers_table.py` from `samplers.json`, which a run of
 typed by hand. Every cell is the largest difference, in 1/255, of a picture ticked at k = 1e-9 (the
 general path: maps, tables, hooks) and the host's own sampler's, on a random model, 64x64, 5 steps.
 At most 1 is right. *has none*: the sampler has timesteps of its own and no schedule. A 3 stands for
-DPM2 a on Forge's SGM Uniform: with 5 steps a level lies half way between two timesteps, and Forge
-rounds it to one or the other (832, 833) by the last bit of a float32.
+DPM2 a on Forge's SGM Uniform: with 5 steps levels lie half way between two timesteps (499 and 500,
+832 and 833), and Forge rounds them to one or the other by the last bits of a float32.
 """
 
 
