@@ -167,6 +167,7 @@ class FlowParametrisation:
         shift: the timestep shift of the model (SD3: 3), which only bends :attr:`sigmas`.
         multiplier: timestep = multiplier * sigma (SD3: 1000; Flux in some hosts: 1).
         steps: length of the table of trained noise levels.
+        sigmas: that table, ascending, where a host has its own; the shift is in it.
 
     Raises:
         ValueError: an argument that is not positive, or fewer than two steps.
@@ -176,12 +177,20 @@ class FlowParametrisation:
     flow = True
     interpolates_sigma = True
 
-    def __init__(self, shift: float = 1.0, multiplier: float = 1000.0, steps: int = 1000) -> None:
+    def __init__(
+        self,
+        shift: float = 1.0,
+        multiplier: float = 1000.0,
+        steps: int = 1000,
+        sigmas: Tensor | None = None,
+    ) -> None:
         if not (shift > 0 and multiplier > 0 and steps >= 2):
             raise ValueError("shift and multiplier must be positive, and steps at least 2.")
         self.multiplier = float(multiplier)
         even = torch.arange(1, steps + 1, dtype=torch.float64) / steps
         self.sigmas = shift * even / (1 + (shift - 1) * even)
+        if sigmas is not None:
+            self.sigmas = sigmas.detach().to("cpu", torch.float64)
 
     def c_in(self, sigma: Tensor) -> Tensor:
         return torch.ones_like(sigma)

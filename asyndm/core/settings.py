@@ -179,6 +179,7 @@ PRESETS = {
     "gentle": {"curvature": 0.25},
     "strong": {"curvature": 0.9},
     "edit": {"curvature": 0.9, "mask_source": "given"},
+    "flow": {"curvature": 0.3},  # of rectified-flow models, which were trained on one noise level
 }
 
 

@@ -19,7 +19,8 @@ from asyndm.guidance.cfgpp import ByWeight, CfgPP, renoising_rule
 from asyndm.guidance.measure import Effective, Measured, RowCounter
 from asyndm.guidance.seg import Seg
 from asyndm.guidance.zigzag import Zigzag
-from asyndm.network.families import family_of
+from asyndm.network.errors import UnsupportedNetwork
+from asyndm.network.families import family_of, is_transformer
 from asyndm.network.perturb import Perturbation
 from asyndm.network.regions import RegionReader
 
@@ -109,6 +110,11 @@ class Guide:
         Raises:
             UnsupportedNetwork: there is nothing to read or perturb.
         """
+        if is_transformer(network) and (self.perturbation or self.reader):
+            raise UnsupportedNetwork(
+                f"guidance: {self.settings.guidance} works on a U-Net's attention; with this "
+                "transformer choose cfg, apg, cfg++ or cfg++w."
+            )
         with ExitStack() as stack:
             stack.enter_context(self.counter.watching(network))
             if self.perturbation is not None:

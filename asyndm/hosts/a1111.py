@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,12 +19,14 @@ from asyndm.core.parametrisation import (
 )
 from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts.calls import SamplingCall, TimestepCall
+from asyndm.hosts.encoders import transformer_tokens
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.steps import check_caches
+from asyndm.hosts.transformers import rectified
 from asyndm.hosts.webui import Plan
-from asyndm.network import RowsMismatch, UnsupportedNetwork
+from asyndm.network import RowsMismatch, UnsupportedNetwork, is_transformer
 
 
 class A1111Run(HostRun):
@@ -39,8 +42,12 @@ class A1111Run(HostRun):
         super().__init__(plan, job)
 
     @staticmethod
-    def tokenize(text: str) -> Tokens:
-        return classic_tokens([shared.sd_model.cond_stage_model], text)
+    def tokenize(text: str) -> Tokens | list[Tokens]:
+        model, network = shared.sd_model, A1111Run.network_of(shared.sd_model)
+        if is_transformer(network):
+            classic = partial(classic_tokens, [model.cond_stage_model.model_lg])
+            return transformer_tokens(model, network, classic, text)
+        return classic_tokens([model.cond_stage_model], text)
 
     def check_model(self) -> None:
         other = getattr(sd_unet, "current_unet", None)
@@ -59,8 +66,6 @@ class A1111Run(HostRun):
             and getattr(self.denoiser, "image_cfg_scale", 1.0) not in (1, None)
         ):
             raise UnsupportedNetwork("guidance: InstructPix2Pix guides by the image, too.")
-        if getattr(shared.sd_model, "is_sd3", False):
-            raise UnsupportedNetwork("Stable Diffusion 3 is not supported yet.")
         check_caches(self.network())
 
     @staticmethod
@@ -82,6 +87,8 @@ class A1111Run(HostRun):
         Timestep samplers and LCM have rules of their own.
         """
         wrap = self.wrapper()
+        if self.parametrisation.flow:
+            return self.parametrisation.timestep(sigmas)
         if isinstance(self.parametrisation, LcmParametrisation):
             # The host's own search: a level half way between two has to fall to the same side.
             return wrap.sigma_to_t(sigmas.to(wrap.sigmas.dtype))
@@ -101,7 +108,11 @@ class A1111Run(HostRun):
     def _forward(self, wrap: Any, plain: Callable) -> Callable:
         """What stands in for the wrapper's ``forward``."""
         timesteps = isinstance(self.job, TimestepCall)
-        self._again = again = (self._by_timesteps if timesteps else self._by_sigmas)(wrap, plain)
+        if self.parametrisation.flow:
+            again = self._by_flow(wrap, plain)
+        else:
+            again = (self._by_timesteps if timesteps else self._by_sigmas)(wrap, plain)
+        self._again = again
 
         def forward(input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:  # the host's names
             rows = self._next_rows(input)
@@ -127,6 +138,29 @@ class A1111Run(HostRun):
             return parametrisation.denoised(input, output, level)
 
         return forward
+
+    def _by_flow(self, wrap: Any, plain: Callable) -> Callable:
+        """Stable Diffusion 3: its input is scaled by nothing, its D comes from one function."""
+        parametrisation = _parametrisation_of(wrap)
+        sampling = wrap.inner_model.model.model_sampling
+
+        def forward(rows: Rows, input: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+            self.call.rows, time = rows, self.call.pixel_time
+            if time is None:
+                return plain(input, sigma, **kwargs)
+            level = time.sigma_map()[rows.image]
+
+            def denoised(sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+                return parametrisation.denoised(model_input, model_output, level)
+
+            with shadowed(sampling, "calculate_denoised", denoised):
+                return plain(input, sigma, **kwargs)
+
+        return forward
+
+    def ancestral_is_flow(self) -> bool:
+        """Its "Euler a" is the step of variance-exploding models on every model."""
+        return False
 
     def _by_timesteps(self, wrap: Any, plain: Callable) -> Callable:
         """The same where it takes latents of constant variance and answers with the noise."""
@@ -257,6 +291,10 @@ def _parametrisation_of(wrap: Any) -> Parametrisation:
     Raises:
         UnsupportedNetwork: another kind of wrapper.
     """
+    inner = getattr(getattr(wrap, "inner_model", None), "model", None)
+    sampling = getattr(inner, "model_sampling", None)
+    if sampling is not None:  # Stable Diffusion 3
+        return rectified(sampling)
     if hasattr(wrap, "sigma_to_t") and hasattr(wrap, "get_scaled_out"):  # the host's LCM
         alphas = shared.sd_model.alphas_cumprod.detach().double().cpu()
         return LcmParametrisation(alphas, len(wrap.sigmas))

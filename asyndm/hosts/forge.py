@@ -19,21 +19,20 @@ from torch import Tensor, nn
 
 from asyndm.core.parametrisation import (
     EpsParametrisation,
-    FlowParametrisation,
     Parametrisation,
     VParametrisation,
 )
 from asyndm.core.rows import UNCONDITIONAL, Rows
-from asyndm.core.rules import REGISTRY
-from asyndm.core.settings import SettingsError
 from asyndm.hosts.calls import SamplingCall, TimestepCall
+from asyndm.hosts.encoders import transformer_tokens
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shadow import replaced, shadowed
 from asyndm.hosts.shims import cond_batch
 from asyndm.hosts.steps import check_caches, check_compiled
+from asyndm.hosts.transformers import rectified
 from asyndm.hosts.webui import Plan
-from asyndm.network import RowsMismatch, UnsupportedNetwork
+from asyndm.network import RowsMismatch, UnsupportedNetwork, is_transformer
 
 _COND, _UNCOND = 0, 1  # in the backends' cond_or_uncond
 _FORMULAS = {
@@ -60,8 +59,15 @@ class ForgeRun(HostRun):
         super().__init__(plan, job)
 
     @staticmethod
-    def tokenize(text: str) -> Tokens:
-        return classic_tokens((getattr(shared.sd_model, name, None) for name in _ENGINES), text)
+    def tokenize(text: str) -> Tokens | list[Tokens]:
+        model, network = shared.sd_model, ForgeRun.network_of(shared.sd_model)
+
+        def classic(text: str) -> Tokens:
+            return classic_tokens((getattr(model, name, None) for name in _ENGINES), text)
+
+        if is_transformer(network):
+            return transformer_tokens(model, network, classic, text)
+        return classic(text)
 
     @staticmethod
     def network_of(model: Any) -> nn.Module:
@@ -90,28 +96,20 @@ class ForgeRun(HostRun):
     def parametrise(self) -> Parametrisation:
         predictor = self.wrapper()
         if _is_flow(predictor):
-            return self._rectified(predictor)
+            return rectified(predictor)
         make = _FORMULAS.get(_prediction(predictor))
         if make is None:
             name = type(self.network()).__name__
             raise UnsupportedNetwork(
-                f"This model ({name}) is none of Stable Diffusion 1, 2 and XL; AsynDM does not "
-                "support it yet."
+                f"AsynDM has no formula for what this model ({name}) predicts."
             )
         return make(1 / (1 + predictor.sigmas.detach().double().cpu() ** 2))
 
-    def _rectified(self, predictor: Any) -> Parametrisation:
-        """Rectified flow on a U-Net (Neo's "rectified" SDXL).
-
-        Raises:
-            SettingsError: a sampler without a form for such models.
-        """
-        if REGISTRY[self.job.rule].flow is None:
-            raise SettingsError(
-                f"sampler {self.p.sampler.config.name!r} has no asynchronous form for "
-                "rectified-flow models; choose Euler, Euler a or DPM++ 2M."
-            )
-        return FlowParametrisation(float(predictor.shift), float(predictor.multiplier))
+    def ancestral_is_flow(self) -> bool:
+        """Forge main's is for its Flux predictor alone; Neo's for every one with a multiplier."""
+        predictor = self.wrapper()
+        names = [base.__name__ for base in type(predictor).__mro__]
+        return hasattr(predictor, "multiplier") or "PredictionFlux" in names
 
     def timesteps(self, sigmas: Tensor) -> Tensor:
         """The predictors take the nearest whole number of their table; those of flow need none."""
@@ -273,10 +271,11 @@ class ForgeRun(HostRun):
 
 
 def _is_flow(predictor: Any) -> bool:
-    """Rectified flow whose timestep is a multiple of sigma, as Neo has it for a U-Net."""
+    """Rectified flow, whose timestep is a multiple of sigma."""
     names = [base.__name__ for base in type(predictor).__mro__]
     asked = all(hasattr(predictor, name) for name in ("shift", "multiplier"))
-    return asked and any("DiscreteFlow" in name for name in names)
+    rectified_unet = asked and any("DiscreteFlow" in name for name in names)
+    return rectified_unet or getattr(predictor, "prediction_type", None) == "const"
 
 
 def _prediction(predictor: Any) -> str | None:

@@ -25,7 +25,7 @@ from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
-from asyndm.hosts import shims, webui
+from asyndm.hosts import shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
@@ -36,7 +36,7 @@ from asyndm.hosts.reel import Reel
 from asyndm.hosts.regions import Laid, lay
 from asyndm.hosts.steps import PatientMasks, StepWatch
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
-from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach
+from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, patch_of
 
 log = logging.getLogger("asyndm")
 
@@ -110,6 +110,7 @@ class HostRun(Guided, ABC):
         self.check_guidance()
         self.check_model()
         self.parametrisation = self.parametrise()
+        transformers.check(self)
         self.words: PromptWords | None = None
         if self.settings.mask_source != "given" and not self.still:
             self.words = self._words_of(self.settings.objects, plan.found)
@@ -120,7 +121,8 @@ class HostRun(Guided, ABC):
         if self.regions is not None:
             self.curvatures = list(self.regions.masks.curvatures)
         elif self.words is not None:
-            self.capture = AttentionCapture(self.words.columns(self.denoiser.step))
+            columns = self.words.columns(self.denoiser.step)
+            self.capture = AttentionCapture(columns, softmax=self.settings.softmax)
             self.curvatures = self.words.curvatures(self.settings.curvature)
         else:
             self.curvatures = curvatures_of(self.plan.painted, self.settings)
@@ -243,7 +245,7 @@ class HostRun(Guided, ABC):
                 job.disable,
                 director=director,
                 noise_sampler=job.options.get("noise_sampler") or self._noise,
-                **self.how(options),
+                **transformers.like_twin(self, self.how(options), options),
                 **options,
             )
         finally:
@@ -384,4 +386,5 @@ class HostRun(Guided, ABC):
             timestep=self.timesteps,
             record=not self.still and (self.settings.show_masks or self.settings.save_masks),
             steered=None if all(steered) else torch.tensor(steered),
+            patch=patch_of(self.network()),
         )

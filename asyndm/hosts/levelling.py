@@ -17,6 +17,7 @@ from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.hosts import shims
 from asyndm.hosts.infotext import NORMS_KEY
 from asyndm.hosts.prompts import is_hires
+from asyndm.network import is_transformer
 from asyndm.network.calibrate import from_walk
 from asyndm.network.norm_table import NormTable, NormTables
 from asyndm.network.norms import LevelledNorms
@@ -32,7 +33,7 @@ _CHANGES = re.compile(r"freeu|hypernet|deep ?shrink|kohya", re.IGNORECASE)
 
 def norms_for(run: HostRun) -> LevelledNorms | None:
     """What levels the norms of a run's network; None where its settings leave them the host's."""
-    if run.settings.norms == "host":
+    if run.settings.norms == "host" or is_transformer(run.network()):
         return None
 
     def find(unet: nn.Module, args: tuple, kwargs: dict, rows: Rows) -> NormTable:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from modules import prompt_parser
@@ -49,7 +50,8 @@ class PromptWords:
         expression: the user's object words, "" = found in each prompt.
         conditioning: the host's ``MulticondLearnedConditioning`` of these prompts.
         steps, hires_steps: what the host scheduled the prompts with.
-        tokenize: text -> its tokens as the loaded model sees them.
+        tokenize: text -> its tokens as the loaded model sees them; a list of them where several
+            text encoders give tokens of their own, one after the other.
         known: [B], the words a pasted image tells of its prompt; None = they are chosen now.
 
     Attributes:
@@ -70,12 +72,12 @@ class PromptWords:
         conditioning: Any,
         steps: int,
         hires_steps: int | None,
-        tokenize: Callable[[str], Tokens],
+        tokenize: Callable[[str], Tokens | list[Tokens]],
         known: Sequence[tuple[ObjectWord, ...] | None] = (),
     ) -> None:
         self._tokenize = tokenize
-        self._positions: dict[tuple[str, str], list[list[int]]] = {}
-        self._tokens: dict[str, Tokens] = {}
+        self._positions: dict[tuple[str, str], list[list]] = {}
+        self._tokens: dict[str, list[Tokens]] = {}
         said = read_expression(expression)
         self.notes = said.notes
         self.automatic = not said.objects
@@ -99,7 +101,7 @@ class PromptWords:
                 places = [self._find(word, text) for text in texts]
                 key = (-1 if said.objects else image, word.text)
                 times[key] = max(1, times.get(key, 1), *map(len, places))
-                at = sorted({p for place in places for group in place for p in group})
+                at = sorted({p for place in places for group in place for p in _flat(group)})
                 if at:
                     self.matched.setdefault(word.text, at)
                     self.by_image[image][word.text] = at
@@ -134,7 +136,7 @@ class PromptWords:
             for row, timelines in zip(self._slots, self._timelines)
         ]
 
-    def _occurrence(self, word: ObjectWord | None, text: str, number: int) -> list[int]:
+    def _occurrence(self, word: ObjectWord | None, text: str, number: int) -> list:
         places = self._find(word, text) if word else []
         return places[number] if number < len(places) else []
 
@@ -149,22 +151,38 @@ class PromptWords:
         """Whether a text has a word, by the model's own tokens."""
         return bool(self._find(word, text))
 
-    def _find(self, word: ObjectWord, text: str) -> list[list[int]]:
-        """The token positions of every occurrence."""
+    def _find(self, word: ObjectWord, text: str) -> list[list]:
+        """The token positions of every occurrence, with several encoders a list for each."""
         key = (word.text, text)
         if key not in self._positions:
-            tokens, embeddings = self._read(text)
-            # A textual inversion is found by its first vector and takes the others along.
-            self._positions[key] = [
-                sorted({q for p in at for q in embeddings.get(p, [p])})
-                for at in find_tokens(word.text, tokens)
-            ]
+            parts, offset = [], 0
+            for tokens, embeddings in self._read(text):
+                # A textual inversion is found by its first vector and takes the others along.
+                parts.append(
+                    [
+                        sorted({offset + q for p in at for q in embeddings.get(p, [p])})
+                        for at in find_tokens(word.text, tokens)
+                    ]
+                )
+                offset += len(tokens)
+            if len(parts) == 1:
+                self._positions[key] = parts[0]
+            else:  # the same occurrence in each
+                pairs = zip_longest(*parts, fillvalue=[])
+                self._positions[key] = [list(each) for each in pairs]
         return self._positions[key]
 
-    def _read(self, text: str) -> Tokens:
+    def _read(self, text: str) -> list[Tokens]:
         if text not in self._tokens:
-            self._tokens[text] = self._tokenize(text)
+            tokens = self._tokenize(text)
+            self._tokens[text] = tokens if isinstance(tokens, list) else [tokens]
         return self._tokens[text]
+
+
+def _flat(positions: list) -> list[int]:
+    """Positions of one encoder or several, in one list."""
+    nested = bool(positions) and isinstance(positions[0], list)
+    return [p for part in positions for p in part] if nested else positions
 
 
 def is_hires(p: Any) -> bool:

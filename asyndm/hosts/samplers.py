@@ -12,10 +12,11 @@ from modules.sd_samplers_kdiffusion import KDiffusionSampler
 
 from asyndm.core.rules import REGISTRY
 from asyndm.core.run import NetworkCall
-from asyndm.hosts import faces, hosted, webui
+from asyndm.hosts import faces, hosted, infotext, webui
 from asyndm.hosts.calls import SamplingCall
 from asyndm.hosts.telling import refuse
 from asyndm.hosts.timesteps import timestep_call
+from asyndm.hosts.transformers import take_flow_preset
 from asyndm.network import UnsupportedNetwork, attach
 
 _OURS = "asyndm"  # on a function of ours that stands in for the host's
@@ -100,13 +101,16 @@ class HostSamplers:
         if webui.is_plain(plan.settings):
             return
         try:
-            attach(self.run.network_of(p.sd_model), NetworkCall())
+            network = self.run.network_of(p.sd_model)
+            attach(network, NetworkCall())
         except Exception as error:  # a host that changed must not end a job
             if not isinstance(error, UnsupportedNetwork):
                 hosted.log.exception("AsynDM: what failed when the job began")
             refuse(p, plan, error)
             plan.settings = None
             return
+        if take_flow_preset(plan, network):
+            p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
         for face in faces.SAMPLERS:  # Forge makes its map anew when another extension adds to it
             sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name

@@ -57,6 +57,7 @@ class Plan:
         taken: the words that steered each image.
         outer: the job whose image an inner job repaints; notes join its parameters.
         measured: what each image's guidance cost, by its number in the job.
+        curvature_set: somebody gave a curvature: the page always does, a dictionary may not.
     """
 
     settings: Settings | None
@@ -67,6 +68,7 @@ class Plan:
     taken: Taken = field(default_factory=Taken)
     outer: Any = None
     measured: dict[int, str] = field(default_factory=dict)
+    curvature_set: bool = True
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:
@@ -173,7 +175,10 @@ def make_plan(
         return Plan(None, notes=[line + "synchronous."])
     if settings.enabled:
         notes += idle_settings(settings, any(each.word for each in painted), axes or {})
-    return Plan(settings, painted, [f"AsynDM: {line}" for line in notes])
+    sent = arguments[0] if arguments and isinstance(arguments[0], dict) else {"curvature": None}
+    given = bool({"curvature", "preset"} & {*sent, *(axes or {})})
+    lines = [f"AsynDM: {line}" for line in notes]
+    return Plan(settings, painted, lines, curvature_set=given)
 
 
 def idle_settings(settings: Settings, words: bool = False, axes: Collection[str] = ()) -> list[str]:

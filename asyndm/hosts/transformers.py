@@ -1,0 +1,88 @@
+"""Rectified-flow transformers in a WebUI: what holds for all hosts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from asyndm.core.parametrisation import FlowParametrisation
+from asyndm.core.rules import REGISTRY, make_rule
+from asyndm.core.settings import PRESETS, TRANSFORMER_ONLY, SettingsError
+from asyndm.hosts.calls import TimestepCall
+from asyndm.hosts.faces import is_own
+from asyndm.network import is_transformer
+
+if TYPE_CHECKING:
+    from asyndm.hosts.hosted import HostRun
+    from asyndm.hosts.webui import Plan
+
+FLOW = PRESETS["flow"]["curvature"]
+
+
+def rectified(predictor: Any) -> FlowParametrisation:
+    """Rectified flow by a host's predictor, with the shift it has now.
+
+    Args:
+        predictor: with ``sigmas`` and ``timestep``.
+    """
+    one = torch.ones((), dtype=torch.float64)
+    return FlowParametrisation(
+        multiplier=float(predictor.timestep(one)), sigmas=torch.as_tensor(predictor.sigmas)
+    )
+
+
+def check(run: HostRun) -> None:
+    """Refuse, in one line, what has no form with the model in use; say what changes nothing.
+
+    Raises:
+        SettingsError: a sampler or a list of noise levels.
+    """
+    transformer, settings = is_transformer(run.network()), run.settings
+    if not transformer:
+        for name in TRANSFORMER_ONLY:
+            if name in settings.changed():
+                run.telling.note(f"{name}: it is of transformers; it changes nothing here.")
+    elif settings.norms != "host":
+        run.telling.note("norms: a transformer has no group norms; it changes nothing.")
+    if not run.parametrisation.flow:
+        return
+    if isinstance(run.job, TimestepCall) or REGISTRY[run.job.rule].flow is None:
+        raise SettingsError(
+            f"sampler {run.p.sampler.config.name!r} has no asynchronous form for "
+            "rectified-flow models; choose Euler, Euler a or DPM++ 2M."
+        )
+    levels: Tensor = run.job.sigmas
+    if len(levels) and float(levels[0]) <= 0:
+        raise SettingsError(
+            "the list of noise levels begins at 0, so that nothing can be denoised (Forge's "
+            "'Automatic' does so with this model); choose the schedule type Simple."
+        )
+
+
+def like_twin(run: HostRun, how: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """How to sample, with "Euler a" as the host has it.
+
+    On Stable Diffusion 3 the hosts' own is the step of variance-exploding models, which is not
+    rectified flow's; a ticked "Euler a" follows it. "AsynDM" takes the rectified-flow form.
+    """
+    if how["rule"] != "ddpm" or not run.parametrisation.flow or is_own(run.p.sampler.config.name):
+        return how
+    if run.ancestral_is_flow():
+        return how
+    given = {name: options[name] for name in ("eta", "s_noise") if options.get(name) is not None}
+    return {**how, "rule": make_rule("ddpm", **given)}
+
+
+def take_flow_preset(plan: Plan, network: nn.Module) -> bool:
+    """The preset "flow" where nobody set a curvature and the network is of that kind.
+
+    Returns:
+        Whether the plan's settings were changed.
+    """
+    if plan.settings is None or plan.curvature_set or not is_transformer(network):
+        return False
+    plan.settings = replace(plan.settings, curvature=FLOW)
+    return True
