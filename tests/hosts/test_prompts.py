@@ -89,3 +89,18 @@ def test_a_wildcard_is_what_became_of_it(host):
     p.prompts = ["a cat here", "a dog here"]
     made = words_of(p, "cat, __animal__", conditioning(p.prompts), tokenize)
     assert made.matched == {"cat": [2]} and len(made.notes) == 1
+
+
+def test_each_text_encoder_is_matched_alone_with_its_own_offset(host):
+    """CLIP at 0 to 76, T5 from 77: the first cat of both is one mask, the second the other."""
+    from asyndm.hosts.prompts import PromptWords
+
+    clip = ["<|startoftext|>", *(f"{word}</w>" for word in "a cat and a cat".split())]
+    clip += ["<|endoftext|>"] * (77 - len(clip))
+    t5 = ["▁A", "▁", "cat", "▁and", "▁", "a", "▁cat", "</s>"]
+    prompt = ["a cat and a cat"]
+    found = PromptWords(
+        prompt, "cat, dog", conditioning(prompt), 20, None, lambda text: [(clip, {}), (t5, {})]
+    )
+    assert found.columns(0) == [[[[[2], [79]], [[5], [83]], []]]]
+    assert found.matched == {"cat": [2, 5, 79, 83]} and found.unmatched == ["dog"]

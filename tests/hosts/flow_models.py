@@ -1,0 +1,142 @@
+"""Tiny rectified-flow models for real hosts: their own engines and modules, small and random."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+CLIP |= {"num_hidden_layers": 3, "projection_dim": 64}
+T5_WIDTH = 64
+
+
+def randomised(module: nn.Module, seed: int) -> nn.Module:
+    generator = torch.Generator().manual_seed(seed)
+    for name, values in [*module.named_parameters(), *module.named_buffers()]:
+        if values.ndim > 1 and not values.is_floating_point():
+            continue  # positions
+        noise = torch.randn(values.shape, generator=generator)
+        if values.ndim > 1:
+            values.data = noise / values[0].numel() ** 0.5
+        elif values.is_floating_point():
+            values.data = 0.1 * noise + name.endswith(("weight", "scale"))
+    return module.eval().requires_grad_(False)
+
+
+def put_in(host: Any, name: str) -> None:
+    """Make one of sd3, sd35, flux, chroma the model that a real host has loaded."""
+    if host.name == "Forge":
+        _forge(host, name)
+    else:
+        _a1111(host)
+
+
+# --- Forge main ---
+
+
+def _forge(host: Any, name: str) -> None:
+    from backend.diffusion_engine.chroma import Chroma
+    from backend.diffusion_engine.flux import Flux
+    from backend.diffusion_engine.sd35 import StableDiffusion3
+    from modules import sd_models
+
+    kind = {"flux": Flux, "chroma": Chroma}.get(name, StableDiffusion3)
+    guess = SimpleNamespace(inpaint_model=lambda: False, huggingface_repo="tiny")
+    engine = kind(guess, _forge_parts(host, name))
+    own = host.shared.sd_model
+    for each in ("extra_generation_params", "comments", "sd_checkpoint_info", "filename"):
+        setattr(engine, each, getattr(own, each))
+    engine.sd_model_hash = own.sd_model_hash
+    sd_models.model_data.set_sd_model(engine)
+
+
+def _forge_parts(host: Any, name: str) -> dict[str, Any]:
+    from backend import memory_management
+    from backend.nn.chroma import IntegratedChromaTransformer2DModel
+    from backend.nn.clip import IntegratedCLIP
+    from backend.nn.flux import IntegratedFluxTransformer2DModel
+    from backend.nn.mmditx import MMDiTX
+    from backend.nn.t5 import IntegratedT5
+    from backend.nn.vae import IntegratedAutoencoderKL
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerFast
+
+    home = Path(host.folder) / "backend/huggingface/stabilityai/stable-diffusion-3-medium-diffusers"
+
+    def clip(number: int) -> nn.Module:
+        folder = home / ("text_encoder" if number == 1 else f"text_encoder_{number}")
+        config = CLIPTextConfig.from_json_file(folder / "config.json")
+        config.update(CLIP)
+        return randomised(IntegratedCLIP(CLIPTextModel, config, add_text_projection=True), number)
+
+    def t5() -> nn.Module:
+        config = json.loads((home / "text_encoder_3" / "config.json").read_text())
+        config |= {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2}
+        return randomised(IntegratedT5(config), 3)
+
+    vae = IntegratedAutoencoderKL(
+        latent_channels=16, block_out_channels=(32, 32, 32, 32), use_quant_conv=False,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        use_post_quant_conv=False, scaling_factor=1.0,
+    )  # fmt: skip
+    clips = [CLIPTokenizer.from_pretrained(home / f"tokenizer{n}") for n in ("", "_2")]
+    words = PreTrainedTokenizerFast(
+        tokenizer_file=str(home / "tokenizer_3" / "tokenizer.json"),
+        eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+    )  # fmt: skip
+    flux = {
+        "in_channels": 16, "vec_in_dim": 64, "context_in_dim": T5_WIDTH, "hidden_size": 64,
+        "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+        "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True,
+    }  # fmt: skip
+    parts: dict[str, Any] = {"vae": _bounded(randomised(vae, 9))}
+    if name == "flux":
+        network = IntegratedFluxTransformer2DModel(guidance_embed=True, **flux)
+        parts |= {"text_encoder": clip(1), "text_encoder_2": t5()}
+        parts |= {"tokenizer": clips[0], "tokenizer_2": words}
+    elif name == "chroma":
+        network = IntegratedChromaTransformer2DModel(
+            guidance_out_dim=64, guidance_hidden_dim=32, guidance_n_layers=2, **flux
+        )
+        parts |= {"text_encoder": t5(), "tokenizer": words}
+    else:
+        network = MMDiTX(**mmdit(), **({"qk_norm": "rms"} if name == "sd35" else {}),
+                         x_block_self_attn_layers=[0] if name == "sd35" else [])  # fmt: skip
+        parts |= {"text_encoder": clip(1), "text_encoder_2": clip(2), "text_encoder_3": t5()}
+        parts |= {"tokenizer": clips[0], "tokenizer_2": clips[1], "tokenizer_3": words}
+    network = randomised(network, 11).float()
+    device = memory_management.get_torch_device()
+    network.storage_dtype = network.computation_dtype = torch.float32
+    network.load_device = network.offload_device = network.initial_device = device
+    return {**parts, "transformer": network}
+
+
+def mmdit(depth: int = 3) -> dict[str, Any]:
+    """A small MMDiT's arguments; the hosts pad what the text encoders say to 4096."""
+    shape = {"in_features": 4096, "out_features": 64 * depth}
+    return {
+        "input_size": None, "patch_size": 2, "in_channels": 16, "depth": depth,
+        "num_patches": 32 * 32, "pos_embed_max_size": 32, "adm_in_channels": 128,
+        "context_embedder_config": {"target": "torch.nn.Linear", "params": shape},
+    }  # fmt: skip
+
+
+def _bounded(vae: nn.Module) -> nn.Module:
+    """Pictures with some contrast, neither grey nor clipped."""
+    latents = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        picture = vae.decoder(latents)
+        vae.decoder.conv_out.weight *= 0.4 / picture.std()
+        vae.decoder.conv_out.bias *= 0
+    return vae
+
+
+# --- AUTOMATIC1111 ---
+
+
+def _a1111(host: Any) -> None:
+    raise NotImplementedError

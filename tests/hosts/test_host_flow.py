@@ -1,0 +1,100 @@
+"""Stable Diffusion 3 and 3.5, Flux and Chroma in a real WebUI, with tiny models."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from flow_models import put_in
+from jobs import apart, make, note, ticked
+
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("ASYNDM_WEBUI_DIR"), reason="needs a real WebUI: its own engines"
+)
+MODELS = {"A1111": ["sd3"], "Forge": ["sd3", "sd35", "flux", "chroma"]}
+PLAIN = {"scheduler": "Simple", "steps": 4}
+
+
+@pytest.fixture(params=["sd3", "sd35", "flux", "chroma"])
+def model(host, request):
+    if request.param not in MODELS.get(host.name, ()):
+        pytest.skip(f"{host.name} has no {request.param}")
+    host.checkpoint("sd1")
+    own = host.shared.sd_model
+    put_in(host, request.param)
+    yield request.param
+    from modules import sd_models
+
+    sd_models.model_data.set_sd_model(own)
+
+
+def asked(name: str) -> dict:
+    """Flux at the host's own CFG 1."""
+    return {**PLAIN, "cfg_scale": 1} if name == "flux" else dict(PLAIN)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M"])
+def test_a_curvature_near_zero_is_the_twin(host, model, traces, sampler) -> None:
+    more = {**asked(model), "sampler_name": sampler}
+    plain = make(host, "txt2img", **more)
+    made = make(host, "txt2img", **more, **ticked(objects="cat", curvature=1e-9))
+    assert not note(made), note(made)
+    assert apart(plain.images[0], made.images[0]) <= 1
+    assert np.asarray(plain.images[0]).std() > 5
+
+
+def test_an_object_lags(host, model, traces) -> None:
+    more = {**asked(model), "sampler_name": "Euler"}
+    plain = make(host, "txt2img", **more)
+    for settings in ({}, {"softmax": "joint"}, {"text_timestep": "objects"}):
+        made = make(
+            host, "txt2img", **more, **ticked(objects="cat, dog", curvature=0.9, **settings)
+        )
+        assert not note(made), note(made)
+        assert apart(plain.images[0], made.images[0]) > 1
+
+
+def test_image_j_of_a_batch_is_the_image_alone(host, model, traces) -> None:
+    more = {**asked(model), "sampler_name": "Euler a", **ticked(objects="cat", curvature=0.9)}
+    together = make(host, "txt2img", batch_size=3, **more)
+    alone = make(host, "txt2img", seed=3, **more)
+    assert apart(together.images[2], alone.images[0]) <= 1
+
+
+@pytest.mark.parametrize("kind", ["img2img", "inpaint", "hires"])
+def test_other_jobs(host, model, traces, kind) -> None:
+    more = {**asked(model), "sampler_name": "Euler"}
+    plain = make(host, kind, **more)
+    same = make(host, kind, **more, **ticked(objects="cat", curvature=1e-9))
+    assert not note(same), note(same)
+    assert apart(plain.images[0], same.images[0]) <= 1
+    moved = make(host, kind, **more, **ticked(objects="cat", curvature=0.9))
+    assert not note(moved), note(moved)
+    assert apart(plain.images[0], moved.images[0]) > 1
+
+
+def test_the_preset_flow_is_taken_where_nobody_set_a_curvature(host, model) -> None:
+    more = {**asked(model), "sampler_name": "Euler"}
+    made = make(host, "txt2img", **more, **ticked(objects="cat"))
+    assert "curvature: 0.3" in made.parameters["AsynDM"]
+    set_ = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.5))
+    assert "curvature" not in set_.parameters["AsynDM"]
+    assert apart(made.images[0], set_.images[0]) > 0
+
+
+def test_guidance_runs_or_says_one_line(host, model, traces) -> None:
+    more = {**PLAIN, "sampler_name": "Euler", "cfg_scale": 3}
+    for method in ("apg", "cfg++"):
+        made = make(host, "txt2img", **more, **ticked(objects="cat", guidance=method))
+        assert not note(made), note(made)
+    for method in ("s-cfg", "seg", "pag", "tpg"):
+        made = make(host, "txt2img", **more, **ticked(objects="cat", guidance=method))
+        assert "works on a U-Net's attention" in note(made)
+
+
+def test_what_has_no_form_is_one_line(host, model, traces) -> None:
+    made = make(host, "txt2img", **asked(model), sampler_name="DPM++ SDE", **ticked(objects="cat"))
+    assert "rectified-flow" in note(made)
+    unticked = make(host, "txt2img", **asked(model), sampler_name="DPM++ SDE")
+    assert np.array_equal(made.images[0], unticked.images[0])
