@@ -139,4 +139,41 @@ def _bounded(vae: nn.Module) -> nn.Module:
 
 
 def _a1111(host: Any) -> None:
-    raise NotImplementedError
+    from modules import sd_hijack, sd_models
+    from modules.models.sd3 import other_impls, sd3_cond, sd3_model
+
+    small = {name: value for name, value in CLIP.items() if name != "projection_dim"}
+    for config in (sd3_cond.CLIPL_CONFIG, sd3_cond.CLIPG_CONFIG):
+        config.update(small)
+    # T5 is off, as by default, and its tokeniser is on the hub.
+    sd3_cond.T5TokenizerFast = SimpleNamespace(from_pretrained=lambda name: _no_words)
+    other_impls.T5XXLTokenizer = SimpleNamespace
+    width, prefix = 192, "model.diffusion_model."
+    shapes = {
+        "x_embedder.proj.weight": (width, 16, 2, 2), "pos_embed": (1, 32 * 32, width),
+        "y_embedder.mlp.0.weight": (width, 128), "context_embedder.weight": (width, 4096),
+    }  # fmt: skip
+    model = sd3_model.SD3Inferencer(
+        {prefix + name: torch.zeros(shape) for name, shape in shapes.items()}
+    )
+    model = randomised(model.float(), 11)
+    sampling = model.model.model_sampling
+    sampling.sigmas = sampling.sigma(torch.arange(1, 1001, 1))
+    latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        decoder = model.first_stage_model.decoder
+        decoder.conv_out.weight *= 0.4 / decoder(latents).std()
+    own = host.shared.sd_model
+    sd_models.set_model_fields(model)
+    for name in ("sd2", "sdxl", "ssd", "sd1", "sdxl_inpaint"):
+        setattr(model, f"is_{name}", False)
+    model.is_sd3, model.lowvram = True, False
+    model.alphas_cumprod_original = model.alphas_cumprod
+    for name in ("sd_model_hash", "sd_model_checkpoint", "sd_checkpoint_info", "used_config"):
+        setattr(model, name, getattr(own, name, None))
+    sd_hijack.model_hijack.hijack(model)
+    sd_models.model_data.set_sd_model(model)
+
+
+def _no_words(texts: Any, **options: Any) -> dict[str, list]:
+    return {"input_ids": [1, 0] if isinstance(texts, str) else [[] for _ in texts]}
