@@ -80,3 +80,19 @@ def test_the_readme_says_what_a_fast_card_took():
     )
     ratios = [[found[f"time_ratio_{s}"] for found in kept.values()] for s in ("sd15", "sdxl")]
     assert list(said.groups()) == [f"{end(each):.2f}" for each in ratios for end in (min, max)]
+
+
+def test_the_readme_says_what_a_cpu_took():
+    root = Path(__file__).resolve().parents[1]
+    kept = json.loads((root / "docs" / "overhead-cpu.json").read_text("utf-8"))["samplers"]
+    assert set(kept) == set(REGISTRY)
+    text = " ".join((root / "README.md").read_text("utf-8").split())
+    said = re.search(
+        r"a run took ([\d.]+) to ([\d.]+) times its twin's time, by sampler, and the lower end of "
+        r"every interval is at most ([\d.]+);",
+        text,
+    )
+    ratios = [found["time_ratio_sd15"] for found in kept.values()]
+    lowest = max(found["time_ratio_interval_sd15"][0] for found in kept.values())
+    assert list(said.groups()) == [f"{v:.2f}" for v in (min(ratios), max(ratios), lowest)]
+    assert lowest <= 1.05
