@@ -29,8 +29,8 @@ typed by hand. Every cell is the largest difference, in 1/255, of a picture tick
 general path: maps, tables, hooks) and the host's own sampler's, on a random model, 64x64, 5 steps.
 At most 1 is right. *has none*: the sampler has timesteps of its own and no schedule. A 3 stands for
 DPM2 a on Forge's SGM Uniform: with 5 steps levels lie half way between two timesteps (499 and 500,
-832 and 833), and Forge rounds them to one or the other by the last bits of a float32. A test of that
-file shows it on the real host: with these levels rounded the other way Forge's own picture is the
+832 and 833), and Forge rounds them to one or the other by the last bits of a float32. That is
+shown by a test on the real host: with these levels rounded the other way Forge's own picture is the
 same to 1, and with 4 or 6 steps no level is a tie and the difference is at most 1.
 """
 
