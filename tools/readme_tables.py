@@ -281,11 +281,12 @@ def norms(report: dict) -> str:
 
 
 def alignment(report: dict) -> str:
-    """Every method beside the first: the tested score, objects, rows, effective guidance."""
+    """Every method beside the first and CFG of equal rows: the tested score, objects, costs."""
     costs = {one["text"]: one for one in report["methods"]}
     right, objects = report["scores"][:2]
     beside = [{one["method"]: one for one in score["beside"] if one["by"] == "steps"}
               for score in (right, objects)]  # fmt: skip
+    matched = {one["method"]: one for one in right["beside"] if one["by"] == "rows"}
     rows = []
     for text in report["asked"]:
         cost, one = costs[text], beside[0].get(text)
@@ -293,12 +294,14 @@ def alignment(report: dict) -> str:
         cells.append(change(one, 3) + (f", p {p_value(one['p'])}" if one else ""))
         cells.append(p_value(one["p_holm"]) if one else "")
         cells += [level(objects["means"][text], 3), change(beside[1].get(text), 3)]
-        w = cost["w_eff"]
+        w, paid = cost["w_eff"], matched.get(text)
+        cells.append(f"{paid['against']}: {change(paid, 3)}" if paid else "")
         cells += [f"{cost['rows']:.0f}", "none" if w is None else f"{w:.2f}"]
         rows.append(cells)
     head = [
         f"n = {report['prompts']}", "prompt fully right", f"against {report['baseline']}",
-        "p by Holm", "objects right", f"against {report['baseline']}", "rows", "w_eff",
+        "p by Holm", "objects right", f"against {report['baseline']}",
+        "fully right against CFG of equal rows", "rows", "w_eff",
     ]  # fmt: skip
     return table(head, rows) + "\n\n" + _alignment_says(right, report)
 
