@@ -84,6 +84,14 @@ def test_what_cannot_be_read_is_one_line(text):
     assert "\n" not in str(caught.value)
 
 
+def test_a_part_that_is_on_is_no_setting():
+    """The word alone is a whole line: all defaults."""
+    for text in ("lead=0.6; on", "on; lead=0.6", "hires=false;on;on"):
+        settings, unread = infotext.read_text(text)
+        assert set(unread) == {"on"} and settings.changed() != {}
+    assert infotext.read_text(" on ") == (Settings(enabled=True), [])
+
+
 @effort(max_examples=700)
 @given(
     st.text(max_size=80) | settings().map(infotext.to_text).flatmap(st.permutations).map("".join)

@@ -96,6 +96,8 @@ def read_text(text: str) -> tuple[Settings, list[str]]:
         if name.strip() in (FOUND, FOUND_HIRES):
             continue
         try:
+            if name.strip() not in _TYPES:  # a part that is "on" as well: that is a whole line's
+                raise SettingsError(f"AsynDM: {part!r} in the image's parameters is no setting.")
             from_text(part)
             values[name.strip()] = _read(name.strip(), value)
         except SettingsError as error:

@@ -231,7 +231,7 @@ def test_a_model_that_predicts_something_else_is_one_line(host, traces):
     finally:
         predictor.prediction_type = before
     assert np.array_equal(plain.images[0], made.images[0])
-    assert "does not support it yet" in made.parameters["AsynDM note"]
+    assert "no formula for what this model" in made.parameters["AsynDM note"]
 
 
 class PredictionDiscreteFlow(torch.nn.Module):

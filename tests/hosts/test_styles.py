@@ -100,7 +100,7 @@ def test_the_older_backend_says_by_classes_what_it_cannot_be_steered_by(host):
     finally:
         model.model_sampling.__class__ = kind
     assert np.array_equal(plain.images[0], made.images[0])
-    assert "does not support it yet" in made.parameters["AsynDM note"]
+    assert "no formula for what this model" in made.parameters["AsynDM note"]
 
 
 def test_a_host_without_the_hook_before_sampling(monkeypatch):
