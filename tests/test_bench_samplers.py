@@ -96,3 +96,16 @@ def test_the_readme_says_what_a_cpu_took():
     lowest = max(found["time_ratio_interval_sd15"][0] for found in kept.values())
     assert list(said.groups()) == [f"{v:.2f}" for v in (min(ratios), max(ratios), lowest)]
     assert lowest <= 1.05
+
+
+def test_the_readme_says_what_sdxls_shape_took():
+    root = Path(__file__).resolve().parents[1]
+    kept = json.loads((root / "docs" / "overhead-cpu-sdxl.json").read_text("utf-8"))["samplers"]
+    text = " ".join((root / "README.md").read_text("utf-8").split())
+    said = re.search(r"only some were timed: (.*?\))\.", text).group(1)
+    wanted = [
+        f"{found['time_ratio_sdxl']:.3f} ({low:.3f} to {high:.3f})"
+        for found in kept.values()
+        for low, high in [found["time_ratio_interval_sdxl"]]
+    ]
+    assert re.findall(r"[\d.]+ \([\d. to]+\)", said) == wanted
