@@ -73,14 +73,19 @@ def from_text(text: str) -> Settings:
     values: dict[str, Any] = {"enabled": True}
     if text.strip() != _ON:
         for part in filter(None, (part.strip() for part in text.split(";"))):
-            name, equals, value = part.partition("=")
-            name = name.strip()
-            if equals and name in (FOUND, FOUND_HIRES):
-                continue
-            if not equals or name not in _TYPES:
-                raise SettingsError(f"AsynDM: {part!r} in the image's parameters is no setting.")
-            values[name] = _read(name, value)
+            values |= _part(part)
     return Settings.from_dict(values)
+
+
+def _part(part: str) -> dict[str, Any]:
+    """The setting that one part of a line is; none where it tells what was found."""
+    name, equals, value = part.partition("=")
+    name = name.strip()
+    if equals and name in (FOUND, FOUND_HIRES):
+        return {}
+    if not equals or name not in _TYPES:
+        raise SettingsError(f"AsynDM: {part!r} in the image's parameters is no setting.")
+    return {name: _read(name, value)}
 
 
 def read_text(text: str) -> tuple[Settings, list[str]]:
@@ -92,20 +97,18 @@ def read_text(text: str) -> tuple[Settings, list[str]]:
     parts = [part.strip() for part in text.split(";")] if text.strip() != _ON else []
     values: dict[str, Any] = {}
     for part in filter(None, parts):
-        name, value = part.partition("=")[::2]
-        if name.strip() in (FOUND, FOUND_HIRES):
+        if part.partition("=")[0].strip() in (FOUND, FOUND_HIRES):
             continue
+        value: dict[str, Any] = {}
         try:
-            if name.strip() not in _TYPES:  # a part that is "on" as well: that is a whole line's
-                raise SettingsError(f"AsynDM: {part!r} in the image's parameters is no setting.")
-            from_text(part)
-            values[name.strip()] = _read(name.strip(), value)
+            value = _part(part)
+            Settings.from_dict({"enabled": True, **value})
         except SettingsError as error:
             # start and end are checked as a pair below
-            if name.strip() in ("start", "end") and "not before end" in str(error):
-                values[name.strip()] = _read(name.strip(), value)
-            else:
+            if not value.keys() & {"start", "end"} or "not before end" not in str(error):
                 unread.append(part)
+                continue
+        values |= value
     try:
         settings = replace(settings, **values)
     except SettingsError:
