@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from asyndm.bench import overhead, sampler_cost
+from asyndm.bench import guidance_cost, overhead, sampler_cost
 from asyndm.bench.sampler_cost import describe, sampler_costs
 from asyndm.core.rules import REGISTRY
 
@@ -57,6 +58,44 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path, monkeypatch, capsys):
         assert run("--resume") == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and said in error and str(file) in error
+
+
+def test_methods_that_were_timed_are_not_timed_again(tmp_path, monkeypatch):
+    """`--guidance --resume`: what the file holds stays as it is, the rest is measured."""
+    monkeypatch.setattr(guidance_cost, "run", lambda *a: 10)
+    jobs = [(name, clock) for name in guidance_cost.WAYS for clock in guidance_cost.CLOCKS]
+    measured, file = [], tmp_path / "figures.json"
+
+    def run(stop):
+        def timed(subject, name, clock, until):
+            if len(measured) == stop:
+                raise KeyboardInterrupt
+            measured.append((name, clock))
+            return {"time_ratio": float(stop), "time_ratio_interval": [0.9, 1.1], "pairs": 3}
+
+        monkeypatch.setattr(guidance_cost, "_time", timed)
+        parser = argparse.ArgumentParser()
+        overhead.add_arguments(parser)
+        return overhead.main(
+            parser.parse_args(["--guidance", "--tiny", "--resume", "--json", str(file)])
+        )
+
+    monkeypatch.setattr(guidance_cost, "FlopCounterMode", lambda display: _Counted())
+    with pytest.raises(KeyboardInterrupt):
+        run(3)
+    assert run(99) == 0 and measured == jobs
+    kept = json.loads(file.read_text())["methods"]
+    assert [kept[name][clock]["time_ratio"] for name, clock in jobs[:4]] == [3, 3, 3, 99]
+
+
+class _Counted(nullcontext):
+    """A counter of operations that counts one."""
+
+    def __enter__(self):
+        return self
+
+    def get_total_flops(self):
+        return 1
 
 
 def test_the_readme_says_what_the_file_says():

@@ -78,7 +78,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="with --samplers: go on from what --json's file holds, written after each sampler",
+        help="with --samplers or --guidance: go on from what --json's file holds, written after "
+        "each of them",
     )
     parser.add_argument(
         "--device", default="cpu", help="where torch runs the network: cpu (default), cuda, cuda:1"
@@ -97,32 +98,28 @@ def main(args: argparse.Namespace) -> int:
     if args.json and not args.json.parent.is_dir():
         print(f"--json: there is no folder {args.json.parent}.", file=sys.stderr)
         return 2
-    if args.resume and not (args.samplers and args.json):
-        print("--resume: it goes with --samplers and --json FILE.", file=sys.stderr)
+    if args.resume and not ((args.samplers or args.guidance) and args.json):
+        print("--resume: it goes with --samplers or --guidance, and --json FILE.", file=sys.stderr)
         return 2
-    if args.samplers:
+    if args.samplers or args.guidance:
+        measure, bench, of = (
+            (partial(sampler_cost.sampler_costs, shapes=args.shapes), sampler_cost, "samplers")
+            if args.samplers
+            else (guidance_cost.guidance_costs, guidance_cost, "methods")
+        )
         try:
-            figures = sampler_cost.sampler_costs(
+            figures = measure(
                 args.minutes,
                 args.tiny,
                 timed=not args.untimed,
                 device=args.device,
-                shapes=args.shapes,
-                earlier=_earlier(args.json) if args.resume else None,
+                earlier=_earlier(args.json, of) if args.resume else None,
                 keep=partial(_write, args.json),
             )
         except ValueError as error:
             print(f"--resume: {args.json} cannot be gone on from: {error}", file=sys.stderr)
             return 2
-        print(sampler_cost.describe(figures))
-    elif args.guidance:
-        figures = guidance_cost.guidance_costs(
-            args.minutes,
-            args.tiny,
-            timed=not args.untimed,
-            device=args.device,
-        )
-        print(guidance_cost.describe(figures))
+        print(bench.describe(figures))
     elif args.norms:
         sizes = TINY_SIZES if args.tiny else SIZES
         figures = norm_cost.norm_costs(sizes, args.minutes, args.tiny, args.device)
@@ -139,8 +136,8 @@ def _write(file: Path | None, figures: dict[str, Any]) -> None:
         file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
-def _earlier(file: Path) -> dict[str, Any] | None:
-    """Figures in a file; None where there is no file yet.
+def _earlier(file: Path, of: str) -> dict[str, Any] | None:
+    """Figures ``of`` samplers or methods in a file; None where there is no file yet.
 
     Raises:
         ValueError: it holds none.
@@ -148,8 +145,8 @@ def _earlier(file: Path) -> dict[str, Any] | None:
     if not file.exists():
         return None
     figures = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(figures, dict) or not isinstance(figures.get("samplers"), dict):
-        raise ValueError("it holds no figures of samplers.")
+    if not isinstance(figures, dict) or not isinstance(figures.get(of), dict):
+        raise ValueError(f"it holds no figures of {of}.")
     return figures
 
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from asyndm.bench.subject import CURVATURE, WORDS, Subject, device_name
-from asyndm.bench.timing import alternate, compared, seconds
+from asyndm.bench.timing import alternate, compared, matching, seconds
 from asyndm.core.masks import DynamicMasks
 from asyndm.core.rules import REGISTRY, make_rule
 from asyndm.core.run import Director
@@ -72,7 +72,8 @@ def sampler_costs(
     }
     figures: dict[str, Any] = {rule: {} for rule in REGISTRY}
     if earlier is not None:
-        figures |= _matching(earlier, head)
+        kept = matching(earlier, head, "samplers")
+        figures |= {rule: found for rule, found in kept.items() if rule in REGISTRY}
     todo = [(s, rule) for s in sizes for rule in figures if f"time_ratio_{s}" not in figures[rule]]
     with tqdm(total=len(figures) * len(shapes) + len(todo), disable=not progress) as bar:
         for shape in shapes:
@@ -96,17 +97,6 @@ def sampler_costs(
             keep(head | {"samplers": figures})
             bar.update()
     return head | {"samplers": figures}
-
-
-def _matching(earlier: dict[str, Any], head: dict[str, Any]) -> dict[str, Any]:
-    """The rules of ``earlier``, where it was measured as this run will be."""
-    for key, value in head.items():
-        if earlier.get(key) != value:
-            raise ValueError(
-                f"it was measured with {key} {earlier.get(key)}, this run has {value}; name "
-                "another file."
-            )
-    return {rule: found for rule, found in earlier["samplers"].items() if rule in REGISTRY}
 
 
 def describe(figures: dict[str, Any]) -> str:

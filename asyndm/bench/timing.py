@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -79,3 +80,18 @@ def compared(times: dict[str, list[float]], method: str, plain: str) -> dict[str
     """The figures of a comparison: ``time_ratio`` method / plain, its interval, the pairs."""
     ratio, interval = paired_ratio(times[method], times[plain])
     return {"time_ratio": ratio, "time_ratio_interval": interval, "pairs": len(times[method])}
+
+
+def matching(earlier: dict[str, Any], head: dict[str, Any], of: str) -> dict[str, Any]:
+    """What ``earlier`` figures hold ``of`` something, where they were measured as this run will be.
+
+    Raises:
+        ValueError: they were measured otherwise.
+    """
+    for key, value in head.items():
+        if earlier.get(key) != value:
+            raise ValueError(
+                f"it was measured with {key} {earlier.get(key)}, this run has {value}; name "
+                "another file."
+            )
+    return earlier[of]
