@@ -18,11 +18,11 @@ from asyndm.core.parametrisation import (
     VParametrisation,
 )
 from asyndm.core.rows import UNCONDITIONAL, Rows
+from asyndm.core.shadow import shadowed
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.encoders import transformer_tokens
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
-from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.steps import check_caches
 from asyndm.hosts.transformers import rectified
 from asyndm.hosts.webui import Plan

@@ -23,11 +23,11 @@ from asyndm.core.parametrisation import (
     VParametrisation,
 )
 from asyndm.core.rows import UNCONDITIONAL, Rows
+from asyndm.core.shadow import replaced, shadowed
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.encoders import transformer_tokens
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
-from asyndm.hosts.shadow import replaced, shadowed
 from asyndm.hosts.shims import cond_batch
 from asyndm.hosts.steps import check_caches, check_compiled
 from asyndm.hosts.transformers import rectified

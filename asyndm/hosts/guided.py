@@ -19,11 +19,11 @@ from asyndm.core.masks import GivenMasks, MaskSource
 from asyndm.core.rules.base import Rule
 from asyndm.core.run import Director
 from asyndm.core.settings import Settings
+from asyndm.core.shadow import shadowed
 from asyndm.guidance import Guide, methods
 from asyndm.guidance.measure import Measured
 from asyndm.hosts import infotext
 from asyndm.hosts.prompts import is_hires
-from asyndm.hosts.shadow import shadowed
 from asyndm.hosts.taken import ByImage
 
 

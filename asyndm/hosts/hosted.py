@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from asyndm.core.found import Found
 from asyndm.core.masks import GivenMasks, MaskSource
+from asyndm.core.painted import curvatures_of, given_masks
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
@@ -30,7 +32,7 @@ from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
 from asyndm.hosts.levelling import norms_for
-from asyndm.hosts.painted import curvatures_of, given_masks, one_mask
+from asyndm.hosts.painted import in_this_pass, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.hosts.reel import Reel
 from asyndm.hosts.regions import Laid, lay
@@ -350,13 +352,13 @@ class HostRun(Guided, ABC):
             return self.regions.masks
         if settings.mask_source == "given":
             return given_masks(
-                self.p,
                 settings,
                 self.plan.painted,
                 None if self.denoiser.nmask is None else one_mask(self.denoiser.nmask),
                 tuple(self.job.x.shape[-2:]),
                 self.telling.note,
                 self.job.x.device,
+                partial(in_this_pass, self.p),
             )
         if settings.mask_source == "fixed":
             return GivenMasks.from_maps(

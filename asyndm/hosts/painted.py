@@ -1,85 +1,16 @@
-"""The masks of mask source "given" in one sampling call: sent, painted, or inpainting's own."""
+"""Masks as a host has them: cut out by "only masked" inpainting, or with channels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from asyndm.core.given import ObjectMask, cut_out, shaped
-from asyndm.core.masks import GivenMasks
-from asyndm.core.settings import Settings, SettingsError
-from asyndm.core.words import parse_objects
+from asyndm.core.given import cut_out
 
 
-def curvatures_of(objects: tuple[ObjectMask, ...], settings: Settings) -> list[float]:
-    """One k a mask: its own, else its word's in the object words, else the general one."""
-    by_word = {word.text: word.curvature for word in parse_objects(settings.objects)}
-    found = []
-    for each in objects or (None,):
-        own = None if each is None else each.curvature
-        own = by_word.get(each.word) if own is None and each is not None else own
-        found.append(settings.curvature if own is None else own)
-    return found
-
-
-def given_masks(
-    p: Any,
-    settings: Settings,
-    objects: tuple[ObjectMask, ...],
-    nmask: Tensor | None,
-    size: tuple[int, int],
-    say: Callable[[str], None],
-    device: torch.device,
-) -> GivenMasks:
-    """What was sent or painted, else the region that is repainted.
-
-    Args:
-        p: the host's processing object.
-        objects: what was sent.
-        nmask: the host's repaint mask [H, W] or [B, H, W], None outside inpainting.
-        size: of the latents.
-        say: one line to the user.
-        device: of the run.
-
-    Raises:
-        SettingsError: there is no mask, or nothing is left of it.
-    """
-    if objects:
-        masks = [shaped(_in_this_pass(p, each.mask), size, settings) for each in objects]
-        both = np.float32 if any(m.dtype != bool for m in masks) else bool
-        masks = torch.from_numpy(np.stack([m.astype(both) for m in masks]))[None]
-        if nmask is not None and not bool((masks.amax(1) * (nmask.cpu() > 0)).any()):
-            say("mask: it lies outside the inpaint mask; nothing is slow.")
-        return GivenMasks.of_objects(masks.to(device), curvatures_of(objects, settings))
-    if nmask is None:
-        raise SettingsError(
-            "mask_source: nothing is painted; paint a mask in the accordion, send one, or use "
-            "inpaint."
-        )
-    if settings.mask_invert:
-        raise SettingsError(
-            "mask_invert: outside the inpaint mask nothing is repainted; paint a mask in the "
-            "accordion to invert it."
-        )
-    idle = [name for name in ("mask_grow", "mask_colours") if getattr(settings, name)]
-    if settings.mask_grow < 0:
-        idle.remove("mask_grow")
-    for name in idle:
-        say(f"{name}: it changes nothing, because the inpaint mask itself is used.")
-    region = nmask.float().cpu()
-    region = region if region.ndim == 3 else region[None]
-    if settings.soft or settings.mask_feather or settings.mask_grow < 0:
-        masks = torch.from_numpy(np.stack([shaped(m, size, settings) for m in region.numpy()]))
-    else:
-        masks = region >= 0.5
-    return GivenMasks.of_objects(masks[:, None].to(device), [settings.curvature])
-
-
-def _in_this_pass(p: Any, mask: np.ndarray) -> np.ndarray:
+def in_this_pass(p: Any, mask: np.ndarray) -> np.ndarray:
     """The mask, or the part of it that "only masked" inpainting cut out of the picture."""
     box = getattr(p, "paste_to", None)
     if not box or not getattr(p, "inpaint_full_res", False):

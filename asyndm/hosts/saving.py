@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asyndm.hosts.shadow import shadowed
+from asyndm.core.shadow import shadowed
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from asyndm.core.settings import Settings
-from asyndm.hosts.shadow import shadowed
+from asyndm.core.shadow import shadowed
 
 
 class Kept:

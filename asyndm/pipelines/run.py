@@ -24,8 +24,8 @@ from asyndm.core.rules import make_rule
 from asyndm.core.rules.base import Rule
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.settings import Settings
+from asyndm.core.shadow import shadowed
 from asyndm.guidance import Guide
-from asyndm.hosts.shadow import shadowed
 from asyndm.network import AttentionCapture, RowsMismatch, attach
 from asyndm.pipelines.guided import Predictions
 from asyndm.pipelines.kept import Kept

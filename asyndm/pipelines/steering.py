@@ -18,12 +18,12 @@ from torch import Tensor
 
 from asyndm.core.given import ObjectMask, read_masks
 from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource, NothingSeen
+from asyndm.core.painted import curvatures_of, given_masks
 from asyndm.core.run import NetworkCall
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.shadow import shadowed
 from asyndm.guidance import methods
 from asyndm.guidance.measure import Measured, RowCounter
-from asyndm.hosts.painted import curvatures_of, given_masks
-from asyndm.hosts.shadow import shadowed
 from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
 from asyndm.pipelines.checkpoint import Checkpoint
 from asyndm.pipelines.notes import idle_settings
@@ -299,7 +299,7 @@ class _Steering:
         if settings.mask_source == "given":
             say = self.result.notes.append
             region = run.kept.allowed
-            return given_masks(None, settings, self.objects, region, size, say, device)
+            return given_masks(settings, self.objects, region, size, say, device)
         how = {"threshold": settings.threshold, "soft": settings.soft}
         if maps is not None:
             return GivenMasks.from_maps(maps, curvatures, **how)

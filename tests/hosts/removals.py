@@ -19,7 +19,7 @@ from types import FunctionType
 # Modules that put something into a host or its network.
 MODULES = (
     "asyndm.network.hooks", "asyndm.network.capture", "asyndm.hosts.hosted", "asyndm.hosts.a1111",
-    "asyndm.hosts.forge", "asyndm.hosts.shadow", "asyndm.hosts.steps", "asyndm.core.run",
+    "asyndm.hosts.forge", "asyndm.core.shadow", "asyndm.hosts.steps", "asyndm.core.run",
 )  # fmt: skip
 # And those that do so for a method of guidance alone: their hooks.
 OF_METHODS = {
