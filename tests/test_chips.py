@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -17,8 +18,8 @@ from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from asyndm.core.found import Found, mark  # noqa: E402
-from asyndm.core.words import find_tokens, objects_of  # noqa: E402
-from asyndm.page import chips  # noqa: E402
+from asyndm.core.words import find_tokens, objects_of, read_expression  # noqa: E402
+from asyndm.page import chips, order_graph  # noqa: E402
 
 PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
 
@@ -106,6 +107,42 @@ def test_what_is_wrong_is_one_line_and_the_chips_stay():
     assert chips.chips_html("cat " * 9, "x" * 30_000).count("<p") == 1
 
 
+@pytest.mark.parametrize(
+    "typed, picked, left",
+    [
+        ("cat > dog, sofa", "sofa", "cat > dog"),
+        ("cat > dog > sofa", "dog", "cat > sofa"),
+        ("cat:0.2 > dog, cat > sofa:0.9, -red", "dog", "cat:0.2 > sofa:0.9, -red"),
+        ("cat > dog, sofa > dog", "dog", "cat, sofa"),
+        ("cat > dog", "cat", "dog"),
+    ],
+)
+def test_a_word_is_clicked_away_and_the_order_of_the_others_stays(typed, picked, left):
+    said = read_expression(typed)
+    assert chips.without(said, [picked]) == left
+    now = read_expression(left)
+    gone = {edge for edge in said.order if picked not in edge}
+    assert gone <= set(now.order)
+
+
+def test_an_order_is_drawn_below_the_chips():
+    """Every object in the column of its depth, with its share, and an arrow an edge."""
+    drawn = chips.chips_html(PROMPT, "cat > dog > sofa, cat > red:0.4, <b>&")
+    graph = ElementTree.fromstring(re.search(r"<svg.*?</svg>", drawn, re.DOTALL).group())
+    text = [node.text for node in graph.iter("text")]
+    assert text == ["cat · 1/3 k", "dog · 2/3 k", "red · k 0.4", "sofa · k"]
+    left = [float(node.get("x")) for node in graph.iter("rect")]
+    assert left[0] < left[1] == left[2] < left[3]
+    assert len([p for p in graph.iter("path") if p.get("stroke")]) == 3
+    assert "<svg" not in chips.chips_html(PROMPT, "cat, dog")
+    wrong = chips.chips_html(PROMPT, "cat > dog > cat")
+    assert "<svg" not in wrong and wrong.count("<p") == 1 and "is a circle" in wrong
+    nasty = chips.chips_html(PROMPT, "a&quot;<b> > c\"d > e'f")
+    ElementTree.fromstring(re.search(r"<svg.*?</svg>", nasty, re.DOTALL).group())
+    many = " > ".join(f"w{n}" for n in range(order_graph.MOST_NODES + 1))
+    assert "<svg" not in chips.chips_html(PROMPT, many)
+
+
 def test_nothing_breaks_the_page(monkeypatch):
     for values in ((None, None, None), (3, [], {}), ("a cat", "", "[1]"), ("", "", "{")):
         assert chips.chips_html(*values).startswith('<div class="asyndm-chips"')
@@ -166,7 +203,7 @@ def test_every_line_of_the_chips_is_translated():
         path = Path(__file__).parents[1] / "localizations" / f"{language}.json"
         words = json.loads(path.read_text("utf-8"))
         lines = {chips.GROUP, chips.PASTED, chips.EDITED, chips.MISSING}
-        assert lines | {chips.PICKED, chips.FOUND, chips.OTHER} <= set(words)
+        assert lines | {chips.PICKED, chips.FOUND, chips.OTHER, order_graph.TITLE} <= set(words)
 
 
 def test_no_selector_of_the_style_sheet_misses_what_is_drawn():

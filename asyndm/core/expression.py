@@ -1,7 +1,8 @@
 """Object expressions as people write them: ``shark:0.7, bike``.
 
 Also with the signs of other keyboards (``shark，bike``), a decimal comma, and pieces copied from
-a prompt: ``[cat:dog:0.5]``, ``cat|dog``, ``cat AND dog``. ``-dog`` takes an object out.
+a prompt: ``[cat:dog:0.5]``, ``cat|dog``, ``cat AND dog``. ``-dog`` takes an object out,
+``bike > shark`` lets the shark wait for the bike.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from asyndm.core.matching import ARTICLES
 from asyndm.core.nouns import Nouns, load_nouns, singular_forms
+from asyndm.core.order import Edge, ObjectWord, edges_of, in_order, sides_of
 from asyndm.core.pieces import atoms_of, fold, kind_of
 from asyndm.core.settings import SettingsError, check_number
 from asyndm.core.wildcards import WILDCARD
@@ -53,14 +55,6 @@ _COLOURS = frozenset(
 
 
 @dataclass(frozen=True)
-class ObjectWord:
-    """An object the user (or the automatic choice) named; no curvature = the general setting."""
-
-    text: str
-    curvature: float | None = None
-
-
-@dataclass(frozen=True)
 class Expression:
     """What an expression says.
 
@@ -68,11 +62,13 @@ class Expression:
         objects: in order, each once.
         excluded: names after a minus.
         notes: one line for each piece that is no word.
+        order: (who goes ahead, who waits) of the objects.
     """
 
     objects: tuple[ObjectWord, ...]
     excluded: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    order: tuple[Edge, ...] = ()
 
 
 def parse_objects(text: str) -> tuple[ObjectWord, ...]:
@@ -87,7 +83,8 @@ def read_expression(text: str) -> Expression:
     only before a number. What is no word is left out and told.
 
     Raises:
-        SettingsError: too long, a curvature that is no number from 0 to 1, or no word in it at all.
+        SettingsError: too long, a curvature that is no number from 0 to 1, objects that wait for
+            each other, or no word in it at all.
     """
     if len(text) > MOST_LETTERS:
         raise SettingsError(
@@ -108,20 +105,31 @@ def read_expression(text: str) -> Expression:
         text = pattern.sub(" ", text)
     found: dict[ObjectWord, None] = {}
     excluded: dict[str, None] = {}
+    edges: list[Edge] = []
     for item in _items(_ESCAPED.sub(" ", text)):
-        minus = item.startswith(("-", "−", "–"))
-        name, curvature = _named(item[1:].strip() if minus else item)
-        if name is None:
-            notes[f"objects: {short(item)!r} does not name an object; it is left out."] = None
-        elif minus:
-            excluded.update(dict.fromkeys(_several(name)))
-        else:
-            found.update(dict.fromkeys(ObjectWord(one, curvature) for one in _several(name)))
+        sides, loose = sides_of(item)
+        if loose:
+            notes[f"objects: {short(item)!r} lacks an object; write e.g. 'bike > shark'."] = None
+        groups: list[list[str]] = []
+        for side in sides:
+            minus = side.startswith(("-", "−", "–"))
+            name, curvature = _named(side[1:].strip() if minus else side)
+            if name is None:
+                if not loose:
+                    line = f"objects: {short(side)!r} does not name an object; it is left out."
+                    notes[line] = None
+            elif minus:
+                excluded.update(dict.fromkeys(_several(name)))
+            else:
+                groups.append(_several(name))
+                found.update(dict.fromkeys(ObjectWord(one, curvature) for one in groups[-1]))
+        edges += edges_of(groups)
     if not found and not excluded and (notes or has_word(typed)):
         notes = notes or {f"objects: {short(typed)!r} does not name an object": None}
         line = next(iter(notes)).removesuffix("; it is left out.").rstrip(".")
         raise SettingsError(f"{line}; write e.g. 'shark:0.7, bike'.")
-    return Expression(_without(found, excluded), tuple(excluded), tuple(notes))
+    objects, order = in_order(_without(found, excluded), edges)
+    return Expression(objects, tuple(excluded), tuple(notes), order)
 
 
 def is_excluded(text: str, excluded: tuple[str, ...]) -> bool:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asyndm.core.expression import MOST_LETTERS, ObjectWord
+from asyndm.core.expression import MOST_LETTERS
+from asyndm.core.order import ObjectWord
 
 _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 

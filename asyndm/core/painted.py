@@ -16,7 +16,7 @@ from asyndm.core.words import parse_objects
 
 def curvatures_of(objects: tuple[ObjectMask, ...], settings: Settings) -> list[float]:
     """One k a mask: its own, else its word's in the object words, else the general one."""
-    by_word = {word.text: word.curvature for word in parse_objects(settings.objects)}
+    by_word = {word.text: word.k(settings.curvature) for word in parse_objects(settings.objects)}
     found = []
     for each in objects or (None,):
         own = None if each is None else each.curvature

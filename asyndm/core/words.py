@@ -2,7 +2,8 @@
 
 Prompts are written in the WebUI's syntax: ``(cat:1.2)``, ``[cat]``, ``[cat:dog:0.5]``,
 ``<lora:name:1>``, ``BREAK``, ``AND``. Hosts tokenise themselves and hand the pieces over. This is
-the face of ``expression``, ``choice``, ``matching``, ``nouns``, ``pieces`` and ``prompt_syntax``.
+the face of ``expression``, ``choice``, ``matching``, ``nouns``, ``order``, ``pieces`` and
+``prompt_syntax``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from asyndm.core.choice import STOP_WORDS, auto_objects
 from asyndm.core.expression import (
     Expression,
-    ObjectWord,
     listed,
     parse_objects,
     read_expression,
@@ -18,6 +18,7 @@ from asyndm.core.expression import (
 )
 from asyndm.core.matching import find_tokens, match_objects
 from asyndm.core.nouns import Nouns, load_nouns, regular_singulars, singular_forms
+from asyndm.core.order import ObjectWord
 from asyndm.core.prompt_syntax import plain_prompt
 
 __all__ = [

@@ -142,10 +142,7 @@ class PromptWords:
 
     def curvatures(self, general: float) -> list[float]:
         """One an object. Only words the user wrote have their own, and those are in all images."""
-        first = self.objects[0]
-        return [
-            general if word is None or word.curvature is None else word.curvature for word in first
-        ]
+        return [general if word is None else word.k(general) for word in self.objects[0]]
 
     def has(self, word: ObjectWord, text: str) -> bool:
         """Whether a text has a word, by the model's own tokens."""

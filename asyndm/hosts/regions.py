@@ -97,7 +97,7 @@ class Regions:
                 here = [w for w in words if w and (not region.texts or has(w, region.texts[image]))]
                 if not here:
                     continue
-                own = [settings.curvature if w.curvature is None else w.curvature for w in here]
+                own = [word.k(settings.curvature) for word in here]
                 if not region.texts:  # nobody knows whose it is
                     here, own = [ObjectWord(ANY)], [settings.curvature]
                 chosen.setdefault((number, max(own)), set()).add(image)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import gradio as gr
@@ -22,6 +23,7 @@ from asyndm.core.settings import SettingsError
 from asyndm.core.words import ObjectWord, auto_objects, find_tokens, listed, plain_prompt
 from asyndm.core.words import read_expression as read
 from asyndm.page.gradio_shim import quiet_each_time
+from asyndm.page.order_graph import order_svg
 
 log = logging.getLogger("asyndm")
 
@@ -150,13 +152,29 @@ def _tokens(text: str) -> list[str]:
 
 
 def without(said: Expression, names: Sequence[str]) -> str:
-    """The object words without some of them."""
-    kept = [
+    """The object words without some of them; who waited for one of those waits for whom it did."""
+    edges = list(said.order)
+    for name in names:
+        before, after = ([e[i] for e in edges if e[1 - i] == name] for i in (0, 1))
+        edges = [edge for edge in edges if name not in edge]
+        edges += [edge for edge in product(before, after) if edge not in edges]
+    chains: list[list[str]] = []
+    for edge in edges:
+        if chains and chains[-1][-1] == edge[0]:
+            chains[-1].append(edge[1])
+        else:
+            chains.append(list(edge))
+    ordered = {name for chain in chains for name in chain}
+    kept = [word for word in said.objects if word.text not in names]
+    text = {w.text: f"{w.text}:{w.curvature:g}" for w in kept if w.curvature is not None}
+    alone = [
         word.text if word.curvature is None else f"{word.text}:{word.curvature:g}"
-        for word in said.objects
-        if word.text not in names
+        for word in kept
+        if word.text not in ordered
     ]
-    return ", ".join([*kept, *(f"-{name}" for name in said.excluded)])
+    # In a chain a number is written once.
+    joined = [" > ".join(text.pop(name, name) for name in chain) for chain in chains]
+    return ", ".join([*joined, *alone, *(f"-{name}" for name in said.excluded)])
 
 
 def chips_html(prompt: str, objects: str, found: object = "") -> str:
@@ -182,7 +200,7 @@ def _chips_html(prompt: str, objects: str, found: object) -> str:
         lines += _line(f"{listed(missing)}.", "missing", f"{MISSING} ")
     if pasted.told and not said.objects:
         lines += _line(PASTED if pasted.of(prompt, objects) is not None else EDITED, "pasted")
-    return _bar([_button(chip, said) for chip in chips], objects, lines)
+    return _bar([_button(chip, said) for chip in chips], objects, order_svg(said) + lines)
 
 
 def _bar(buttons: Sequence[str], objects: str, lines: str) -> str:

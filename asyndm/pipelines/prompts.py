@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyndm.core.words import find_tokens, objects_of, read_expression
+from asyndm.core.words import ObjectWord, find_tokens, objects_of, read_expression
 from asyndm.network import AttentionCapture
 
 _NOTHING: list[int] = []
@@ -73,11 +73,11 @@ class PipelineWords:
         ]
         # Written words are the same in all prompts, and so are their places among the objects.
         rows = [[at for _, at in row] for row in places]
-        self._own: list[float | None] = []
+        self._own: list[ObjectWord] = []
         if said.objects:
             times = [max(1, *map(len, same)) for same in zip(*rows)]
             rows = [[at + [_NOTHING] * (n - len(at)) for at, n in zip(row, times)] for row in rows]
-            self._own = [w.curvature for (w, _), n in zip(places[0], times) for _ in range(n)]
+            self._own = [word for (word, _), n in zip(places[0], times) for _ in range(n)]
         found = [[positions for at in row for positions in at] for row in rows]
         self._most = max(map(len, found), default=0)
         self.columns = [[row + [_NOTHING] * (self._most - len(row))] for row in found]
@@ -90,9 +90,8 @@ class PipelineWords:
         return [bool(row) for row in self.matched]
 
     def curvatures(self, general: float) -> list[float]:
-        """One an object: its own, or the general one."""
-        own = self._own or [None] * self._most
-        return [general if k is None else k for k in own]
+        """One an object: its own, or its share of the general one."""
+        return [word.k(general) for word in self._own] or [general] * self._most
 
     def capture(self) -> AttentionCapture | None:
         """What reads their attention; None where no prompt has an object."""

@@ -48,7 +48,5 @@ def curvatures_of(
     """
     found = [occurrences(*both, coupling) for both in zip(prompts, objects)]
     if len(set(prompts)) == 1:
-        return [
-            settings.curvature if word.curvature is None else word.curvature for word, _ in found[0]
-        ]
+        return [word.k(settings.curvature) for word, _ in found[0]]
     return [settings.curvature] * max(map(len, found))
