@@ -38,7 +38,7 @@ def order_svg(said: Expression) -> str:
     nodes = "".join(_node(label[name], words[name].share, box[name]) for name in box)
     return (
         f'<svg class="asyndm-order" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'style="width:100%;max-width:{width:g}px;display:block;color:inherit" font-size="12" '
+        f'style="width:100%;max-width:{width:g}px;display:block;margin:4px 0 8px;color:inherit" font-size="12" '
         f'font-family="system-ui, sans-serif" fill="currentColor"><title>{TITLE}</title>'
         f"{arrows}{nodes}</svg>"
     )

@@ -182,7 +182,11 @@ def test_photographs(page, url):
             page.wait_for_timeout(1000)
             open_(page)
             long = PROMPT + ", hatsune miku, umbrella, a bicycle, a castle, a moonlit fisherman"
-            for state, words in (("auto", ""), ("picked", "cat:0.7, teddy bear, unicorn")):
+            states = {
+                **{"auto": "", "picked": "cat:0.7, teddy bear, unicorn"},
+                "ordered": "castle > bicycle > cat, castle > umbrella:0.7, fisherman",
+            }
+            for state, words in states.items():
                 write(page, long)
                 objects(page).fill(words)
                 chip(page, "umbrella").wait_for()
@@ -196,6 +200,12 @@ def test_photographs(page, url):
                     assert inner["x"] >= box["x"] - 1
                     assert inner["x"] + inner["width"] <= box["x"] + box["width"] + 1
                 assert len(heights) == 1
+                graph = page.locator("#txt2img_asyndm svg.asyndm-order")
+                assert graph.count() == (state == "ordered")
+                if state == "ordered":  # as large as it has room
+                    drawn = graph.bounding_box()
+                    assert drawn["x"] + drawn["width"] <= box["x"] + box["width"] + 1
+                    assert drawn["height"] > 20
                 if folder:
                     name = f"chips-{state}-{theme}-{width}.png"
                     page.screenshot(path=Path(folder) / name)
