@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import time
 import numpy as np
 import pytest
 from alignment_toys import ROOT, bench, small
+from PIL import Image
 
 from asyndm.bench.alignment import geneval, matching, prompt_sets, recipes
 from asyndm.bench.alignment.methods import parse, parse_all
@@ -55,6 +57,9 @@ def test_two_ways_of_writing_one_method_are_one_picture():
         ("sync+concave", "one clock"),
         ("interval", "no ends"),
         ("cfg++:zigzag=1", "cannot zigzag"),
+        ("asyndm:objects={1}>{2}>{1}", "is a circle"),
+        ("asyndm:objects={first}", "the object: 'first'"),
+        ("asyndm:objects={0}>{1}", "the object: '0'"),
         ("", "one clock"),
     ],
 )
@@ -62,6 +67,40 @@ def test_what_is_no_method_is_one_line(text, says):
     with pytest.raises(SettingsError, match=says) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
+
+
+def test_numbers_stand_for_the_objects_of_each_prompt():
+    (one,) = parse("asyndm:k=.7,objects={2}>{1}:.2")
+    assert one.by_prompt and not parse("asyndm:objects=star")[0].by_prompt
+    made = one.settings_for("a red circle left of a blue square")
+    assert made.objects == "blue square>red circle:.2" or made.objects == "square>circle:.2"
+    assert made.curvature == 0.7
+    assert one.settings_for("a star").objects == ""  # the automatic choice
+
+
+def test_an_order_by_prompt_is_drawn_as_if_it_were_written(tmp_path):
+    """With several prompts in a batch; each has its own words."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle left of a blue square\na green star above a yellow circle\n")
+    methods = ["asyndm:k=.7", "asyndm:k=.7,objects={1}>{2}", "asyndm:k=.7,objects={2}>{1}"]
+    written = {
+        0: ("asyndm:k=.7,objects=circle>square", "asyndm:k=.7,objects=square>circle"),
+        1: ("asyndm:k=.7,objects=star>circle", "asyndm:k=.7,objects=circle>star"),
+    }
+    args = ["--prompts", prompts, "--limit", 2, "--steps", 5, "--backend", "embedded"]
+    args += ["--methods", *methods, *written[0], *written[1]]
+    assert bench("run", "--folder", tmp_path / "f", *args) == 0
+    plan, store = Plan.load(tmp_path / "f"), Store(tmp_path / "f")
+    store.refresh()
+    looks = {
+        one.text: [np.asarray(Image.open(store.picture(row[0])), int) for row in plan.keys(one)]
+        for one in plan.methods
+    }
+    for prompt, same in written.items():
+        for method, text in zip(methods[1:], same):
+            assert abs(looks[method][prompt] - looks[text][prompt]).max() <= 1  # of another batch
+        for one, two in itertools.combinations(methods, 2):
+            assert abs(looks[one][prompt] - looks[two][prompt]).max() > 10
 
 
 def test_recipes_are_methods():

@@ -38,8 +38,9 @@ def order_svg(said: Expression) -> str:
     nodes = "".join(_node(label[name], words[name].share, box[name]) for name in box)
     return (
         f'<svg class="asyndm-order" viewBox="0 0 {width:g} {height:g}" role="img" '
-        f'style="width:100%;max-width:{width:g}px;display:block;margin:4px 0 8px;color:inherit" font-size="12" '
-        f'font-family="system-ui, sans-serif" fill="currentColor"><title>{TITLE}</title>'
+        f'style="width:100%;max-width:{width:g}px;display:block;margin:4px 0 8px;color:inherit" '
+        f'font-size="12" font-family="system-ui, sans-serif" fill="currentColor">'
+        f"<title>{TITLE}</title>"
         f"{arrows}{nodes}</svg>"
     )
 

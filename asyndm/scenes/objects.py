@@ -23,16 +23,33 @@ def occurrences(
     return [(word, at) for word in words for at in find_tokens(word.text, tokens) or [[]]]
 
 
+def _slots(
+    prompts: Sequence[str], objects: Sequence[Sequence[ObjectWord]], coupling: float
+) -> list[list[tuple[ObjectWord | None, list[int]]]]:
+    """The occurrences of every prompt, equally many: where a prompt has fewer, there are none.
+
+    Words that are the same in all prompts, as written ones are, have the same places in each.
+    """
+    rows = [
+        [occurrences(prompt, [word], coupling) for word in words]
+        for prompt, words in zip(prompts, objects)
+    ]
+    if len(set(map(tuple, objects))) == 1:
+        times = [max(map(len, same)) for same in zip(*rows)]
+        rows = [
+            [at + [(at[0][0], [])] * (n - len(at)) for at, n in zip(row, times)] for row in rows
+        ]
+    flat = [[one for at in row for one in at] for row in rows]
+    most = max(map(len, flat))
+    return [row + [(None, [])] * (most - len(row)) for row in flat]
+
+
 def capture_of(
     prompts: Sequence[str], objects: Sequence[Sequence[ObjectWord]], coupling: float
 ) -> AttentionCapture:
     """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""
-    columns = [
-        [at for _, at in occurrences(prompt, words, coupling)]
-        for prompt, words in zip(prompts, objects)
-    ]
-    most = max(map(len, columns))
-    return AttentionCapture([[each + [[]] * (most - len(each))] for each in columns])
+    slots = _slots(prompts, objects, coupling)
+    return AttentionCapture([[[at for _, at in row]] for row in slots])
 
 
 def curvatures_of(
@@ -43,10 +60,11 @@ def curvatures_of(
 ) -> list[float]:
     """One curvature for each object of the capture.
 
-    A batch of several prompts shares the general curvature; an object's own curvature
-    belongs to a single prompt (its batch repeats it).
+    Only words that somebody wrote have a curvature or a share of their own, and those are the same
+    in all prompts; chosen ones have the general curvature.
     """
-    found = [occurrences(*both, coupling) for both in zip(prompts, objects)]
-    if len(set(prompts)) == 1:
-        return [word.k(settings.curvature) for word, _ in found[0]]
-    return [settings.curvature] * max(map(len, found))
+    general = settings.curvature
+    first = _slots(prompts, objects, coupling)[0]
+    if len(set(map(tuple, objects))) > 1:
+        return [general] * len(first)
+    return [general if word is None else word.k(general) for word, _ in first]

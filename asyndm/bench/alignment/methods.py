@@ -1,7 +1,8 @@
 """Methods as one writes them: ``sync``, ``cfg:w=4``, ``asyndm:k=.7``, ``asyndm+pag:k=.7,g=1``.
 
 Names before the colon are a clock, a guidance, or both joined by ``+``; values after it are short
-names (:data:`SHORT`) or any setting. ``k=.3|.5|.7`` stands for three methods.
+names (:data:`SHORT`) or any setting. ``k=.3|.5|.7`` stands for three methods. In
+``objects={1}>{2}`` the numbers stand for the objects found in each prompt.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from asyndm.core.settings import (
     check_number,
     check_whole,
 )
+from asyndm.core.words import auto_objects, read_expression
 from asyndm.guidance import methods as ways
 
 # name -> (clock, settings). "oracle": the mask is where the scene checker sees objects.
@@ -53,6 +55,7 @@ _OF_MASKS = (
 _OF_CLOCKS = ("curve", "curvature", "origin", "norms", *_OF_MASKS)
 FINISHED = "finished"  # the "clock" of pictures that are there
 _NAMES = re.compile(r"cfg\+\+w?|[^+]+")
+_PLACE = re.compile(r"\{([^{}]*)\}")  # of an object found in the prompt
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,25 @@ class Method:
     def plain(self) -> bool:
         """Classifier-free guidance with the host's clock, and nothing else."""
         return self.clock == "synchronous" and not ways.guides(self.settings)
+
+    @property
+    def by_prompt(self) -> bool:
+        """Whether its object words are not the same in all prompts."""
+        return "{" in self.settings.objects
+
+    def settings_for(self, prompt: str) -> Settings:
+        """Its settings with each ``{n}`` of the object words as this prompt's n-th object.
+
+        A prompt with fewer objects than that has the automatic choice.
+        """
+        if not self.by_prompt:
+            return self.settings
+        found = auto_objects(prompt)
+        places = [int(place) for place in _PLACE.findall(self.settings.objects)]
+        named = ""
+        if max(places) <= len(found):
+            named = _PLACE.sub(lambda at: found[int(at[1]) - 1], self.settings.objects)
+        return replace(self.settings, objects=named)
 
     @property
     def zigzags(self) -> bool:
@@ -174,6 +196,12 @@ def _one(
         idle.append(f"w: {made.guidance} is guided by lambda.")
     if idle:
         raise SettingsError(f"methods: {text}: {idle[0]}")
+    for place in _PLACE.findall(made.objects):
+        check_whole(f"methods: {text}: the object", place, 1, 9)
+    try:
+        read_expression(_PLACE.sub(lambda at: f"object{at[1]}", made.objects))
+    except SettingsError as error:
+        raise SettingsError(f"methods: {text}: {error}") from None
     return Method(
         text,
         "+".join(parts),

@@ -78,10 +78,11 @@ class Plan:
         pairs = [(prompt, seed) for seed in self.seeds for prompt in self.prompts]
         for start in range(0, len(pairs), size):
             for method in self.drawn:
-                yield [
+                jobs = [
                     (self.key(method, p, s), s, Job(method, p, self.seed_of(p, s)))
                     for p, s in pairs[start : start + size]
                 ]
+                yield from [[job] for job in jobs] if method.by_prompt else [jobs]
 
     def keys(self, method: Method) -> list[list[str]]:
         """[prompts][seeds]."""

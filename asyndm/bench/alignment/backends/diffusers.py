@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from asyndm.core.settings import SettingsError
+from asyndm.core.settings import Settings, SettingsError
 from asyndm.network import UnsupportedNetwork
 from asyndm.pipelines import Checkpoint, steer
 
@@ -99,7 +99,7 @@ class Diffusers(Backend):
             if method.clock == "oracle":
                 raise SettingsError("methods: oracle is the embedded model's; leave it out.")
             try:
-                with steer(self.pipe, _settings(method), film=False):
+                with steer(self.pipe, _settings(method, ""), film=False):
                     pass
             except (SettingsError, UnsupportedNetwork) as error:
                 raise SettingsError(f"methods: {method.text}: {error}") from None
@@ -110,7 +110,7 @@ class Diffusers(Backend):
         start = time.perf_counter()
         more = {"eta": self.eta} if self.setup.rule in ("ddpm", "ddim") else {}
         try:
-            with steer(self.pipe, _settings(method)) as steered:
+            with steer(self.pipe, _settings(method, jobs[0].prompt.text)) as steered:
                 images = self.pipe(
                     prompt=[job.prompt.text for job in jobs],
                     generator=[torch.Generator().manual_seed(job.seed) for job in jobs],
@@ -142,8 +142,8 @@ class Diffusers(Backend):
         ]
 
 
-def _settings(method: Method):
-    return replace(method.settings, clock=method.clock)
+def _settings(method: Method, prompt: str) -> Settings:
+    return replace(method.settings_for(prompt), clock=method.clock)
 
 
 def _best_device() -> str:

@@ -98,7 +98,7 @@ class Embedded(Backend):
                 [job.prompt.text for job in jobs],
                 [job.seed for job in jobs],
                 _CLOCKS.get(method.clock, method.clock),
-                method.settings,
+                method.settings_for(jobs[0].prompt.text),
                 self._asked(method),
                 record=method.clock in ("asynchronous", "oracle"),
             )

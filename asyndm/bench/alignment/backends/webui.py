@@ -126,7 +126,8 @@ class WebUI(Backend):
     def payload(self, job: Job) -> dict[str, Any]:
         """The request of one picture."""
         method, setup = job.method, self.setup
-        settings = {k: v for k, v in method.settings.changed().items() if k != "enabled"}
+        settings = method.settings_for(job.prompt.text).changed()
+        settings = {k: v for k, v in settings.items() if k != "enabled"}
         clock = {"clock": method.clock} if method.clock != "asynchronous" else {}
         asked = {"enabled": not method.plain, **({} if method.plain else {**settings, **clock})}
         width, height = setup.size
