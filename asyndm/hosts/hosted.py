@@ -334,8 +334,7 @@ class HostRun(Guided, ABC):
             return  # it was told why, or wanted
         if self.words is not None:
             self.telling.words(self.words)
-            for line in self.regions.notes if self.regions is not None else ():
-                self.telling.note(line)
+            self.telling.regions(self.regions)
         elif named := self._mask_words():
             self.telling.mask_words(self._words_of(", ".join(named)).unmatched)
 

@@ -122,11 +122,13 @@ class Laid:
         masks: of the run.
         told: which word is in which region, in words.
         notes: lines for the user.
+        owner: the extension.
     """
 
     masks: GivenMasks
     told: str
     notes: tuple[str, ...]
+    owner: str
 
 
 def lay(
@@ -161,7 +163,7 @@ def lay(
         f"{short(word)} (region{'s' if len(at) > 1 else ''} {listed(list(map(str, at)), 60)})"
         for word, at in told.items()
     ]
-    return Laid(masks, f"{listed(parts, 240)} of {found.owner}", tuple(notes))
+    return Laid(masks, f"{listed(parts, 240)} of {found.owner}", tuple(notes), found.owner)
 
 
 def regions_of(p: Any, prompts: Sequence[str], patches: Iterable[Any] = ()) -> Regions | None:

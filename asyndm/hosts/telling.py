@@ -10,6 +10,7 @@ from torch import Tensor
 from asyndm.core.words import listed
 from asyndm.hosts import infotext, webui
 from asyndm.hosts.prompts import PromptWords, is_hires, written_prompts
+from asyndm.hosts.regions import Laid
 from asyndm.hosts.taken import ByImage
 
 
@@ -106,6 +107,18 @@ class Telling:
                 "found: the pasted image does not tell which objects it took; what is chosen now "
                 "may differ."
             )
+
+    def regions(self, laid: Laid | None) -> None:
+        """What became of another extension's regions; None: there are none in this pass."""
+        if not is_hires(self.p):
+            self.plan.regions_of = "" if laid is None else laid.owner
+        elif laid is None and self.plan.regions_of:
+            self.note(
+                f"{self.plan.regions_of} has no regions in this pass (Forge Couple: its "
+                "Compatibility); the masks are read from attention."
+            )
+        for line in () if laid is None else laid.notes:
+            self.note(line)
 
     def mask_words(self, unmatched: Sequence[str]) -> None:
         """The words that masks were given need not be in the prompt; but it is said."""

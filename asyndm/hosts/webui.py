@@ -58,6 +58,7 @@ class Plan:
         outer: the job whose image an inner job repaints; notes join its parameters.
         measured: what each image's guidance cost, by its number in the job.
         curvature_set: somebody gave a curvature: the page always does, a dictionary may not.
+        regions_of: the extension whose regions were the last first pass' masks, "" = none.
     """
 
     settings: Settings | None
@@ -69,6 +70,7 @@ class Plan:
     outer: Any = None
     measured: dict[int, str] = field(default_factory=dict)
     curvature_set: bool = True
+    regions_of: str = ""
     _of_job: list[str] | None = None
 
     def begin_batch(self) -> None:

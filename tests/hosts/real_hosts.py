@@ -91,8 +91,12 @@ class Host(WebUI):
         sd_models.reload_model_weights(info=info)
 
     def _ask(self, kind: str, request: dict[str, Any]) -> Any:
+        import torch
         from modules.api import models
 
+        # The encoder of a picture that is sent draws before the job is seeded, in every host: two
+        # equal jobs are one and the same picture only from the same random state.
+        torch.manual_seed(0)
         self.comments = ""
         if kind == "txt2img":
             made = self.api.text2imgapi(models.StableDiffusionTxt2ImgProcessingAPI(**request))
@@ -120,12 +124,6 @@ class ForgeHost(Host):
         # Without these its API fails in hires fix, or makes the second pass without guidance.
         hires = {"hr_additional_modules": ["Use same choices"], "hr_cfg": 4}
         return super().txt2img(**{**(hires if request.get("enable_hr") else {}), **request})
-
-    def _ask(self, kind: str, request: dict[str, Any]) -> Any:
-        import torch
-
-        torch.manual_seed(0)  # its encoder draws before the job is seeded
-        return super()._ask(kind, request)
 
     def _initialize(self) -> None:
         from modules import timer  # noqa: F401 - reads the command line first, as webui.py does

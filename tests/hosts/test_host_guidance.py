@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import REAL
-from jobs import KINDS, PROMPTS, apart, make, note, painted, ticked
+from jobs import KINDS, PROMPTS, Traces, apart, make, note, painted, ticked
 from matrix import pairs, run
 
 from asyndm.guidance.cfgpp import step_down, weight_of
@@ -228,10 +228,18 @@ def test_other_models(host, checkpoint, name):
         pytest.skip(f"no checkpoint {checkpoint}")
     host.checkpoint(checkpoint)
     try:
+        plain = make(host, "txt2img", width=192)  # hosts leave notes on a model at its first use
+        kept = Traces(host)
         made = make(host, "txt2img", width=192, **ticked(curvature=0.8, **WAYS[name]))
+        alone = make(host, "txt2img", width=192, **ticked(**ALONE, **WAYS[name]))
+        kept.check()
+        again = make(host, "txt2img", width=192)
     finally:
         host.checkpoint("sd1")
-    assert not note(made) and made.images[0].std() > 0 and measured(made)[0] > 0
+    assert not note(made) and not note(alone) and measured(made)[0] == measured(alone)[0] > 0
+    assert apart(plain.images[0], made.images[0]) > 3 < apart(made.images[0], alone.images[0])
+    assert apart(plain.images[0], alone.images[0]) > 0
+    assert np.array_equal(plain.images[0], again.images[0])
 
 
 def test_nobody_sees_the_other_calls(host, traces, monkeypatch):

@@ -277,6 +277,29 @@ def test_forge_couples_masks_are_ready_masks(host, traces, couples, masks):
     assert np.array_equal(made.images[0], same.images[0]) and not note(made)
 
 
+def test_a_hires_pass_without_forge_couple_is_said(host, traces):
+    """Its *Compatibility*, on unless switched off, leaves it out of the hires pass."""
+    if host.backend == "A1111":
+        pytest.skip("AUTOMATIC1111 has no such patches")
+    laid = patching(shares(*TILES))
+
+    def first_pass(p):
+        if not getattr(p, "is_hr_pass", False):
+            laid(p)
+        else:
+            options = dict(p.sd_model.forge_objects.unet.model_options)
+            options["transformer_options"] = {}
+            p.sd_model.forge_objects.unet.model_options = options
+
+    asked = {"prompt": "\n".join(LINES), **ticked(objects="cat:0.9, dog:0.4")}
+    with extension("Forge Couple", first_pass, couples=LINES):
+        some = make(host, "hires", **asked)
+    with extension("Forge Couple", laid, couples=LINES):
+        both = make(host, "hires", **asked)
+    assert "hires pass: Forge Couple has no regions in this pass" in note(some)
+    assert not note(both) and apart(some.images[0], both.images[0]) > 0
+
+
 def test_an_object_of_forge_couples_background_is_in_no_region(host, traces):
     if host.backend == "A1111":
         pytest.skip("AUTOMATIC1111 has no such patches")

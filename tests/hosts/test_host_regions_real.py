@@ -46,8 +46,8 @@ CASES = {
     "prompter, columns of 1 and 3": (prompter, {"ratios": "1,3"}, PROMPTER, QUARTER),
     "prompter, rows": (prompter, {"split": "Rows"}, PROMPTER, ROWS),
     "prompter, latent": (prompter, {"calc": "Latent"}, PROMPTER, COLUMNS),
-    "couple, columns": (couple, {}, COUPLE, COLUMNS),
-    "couple, rows": (couple, {"direction": "Vertical"}, COUPLE, ROWS),
+    "couple, columns": (couple, {"no_hr": False}, COUPLE, COLUMNS),
+    "couple, rows": (couple, {"no_hr": False, "direction": "Vertical"}, COUPLE, ROWS),
 }
 
 
@@ -76,3 +76,16 @@ def test_the_regions_of_the_extension_itself_are_the_masks(host, case, kind):
     assert f"cat (region 1), dog (region 2) of {title}" in comments(read)
     again = made()  # and the extension is as it was
     assert np.array_equal(again.images[0], plain.images[0])
+
+
+def test_a_hires_pass_without_forge_couple_is_said(host):
+    """Its *Compatibility* (here ``no_hr``), on by default, leaves it out of the hires pass."""
+    if "Forge Couple" not in [s.title() for s in runner_of("txt2img").alwayson_scripts]:
+        pytest.skip("no Forge Couple in this host: set ASYNDM_EXTENSIONS")
+    made = {}
+    for no_hr in (True, False):
+        title, values = couple(host, no_hr=no_hr)
+        both = {title: {"args": values}, **ticked(objects="cat:0.9, dog:0.4")["alwayson_scripts"]}
+        made[no_hr] = make(host, "hires", prompt=COUPLE, alwayson_scripts=both)
+    assert "hires pass: Forge Couple has no regions in this pass" in note(made[True])
+    assert "Compatibility" in note(made[True]) and not note(made[False])
