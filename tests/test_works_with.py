@@ -25,13 +25,20 @@ def table() -> dict:
     return json.loads((ROOT / "docs" / "works-with.json").read_text("utf-8"))
 
 
+def measured() -> dict:
+    return {host: rows for host, rows in table().items() if host != works_with.JOBS}
+
+
 def test_the_page_is_that_of_the_table():
     page = (ROOT / "docs" / "works-with.md").read_text("utf-8")
     assert page == works_with.page(table()), "run tools/works_with.py"
 
 
 def test_the_table_is_complete():
-    for host, rows in table().items():
+    for host, asked in table().get(works_with.JOBS, {}).items():
+        assert host in works_with.HOSTS and set(asked) == {"names", "date", "version"}
+        assert asked["names"] == sorted(set(asked["names"])) and "txt2img" in asked["names"]
+    for host, rows in measured().items():
         assert host in works_with.HOSTS
         for name, row in rows.items():
             assert set(row) == {*works_with.CELLS, "date", "version"}, name
@@ -49,10 +56,23 @@ def test_a_row_that_another_host_has_is_not_run_here():
     assert "## Neo\n\nNot run." in page
 
 
+def test_a_row_that_a_host_does_not_have_is_told_from_one_not_run():
+    cells = {"plain": 0, "ticked": 9, "masks": 0, "date": "2026-01-02", "version": "1"}
+    rows = {"A1111": {"own (txt2img)": cells}, "Forge": {"X (txt2img)": cells}}
+    asked = {"A1111": {"names": ["Own (txt2img)"]}, "Forge": {"names": ["X (txt2img)"]}}
+    page = works_with.page({**rows, "Neo": {"extension": cells}, works_with.JOBS: asked})
+    first, forge, neo = (part.partition("\n")[2] for part in page.split("## ")[1:4])
+    lacks, not_run = " not in this host |" * 3, " not run |" * 3
+    assert f"| X (txt2img) |{lacks}" in first and f"| extension |{not_run}" in first
+    assert f"| own (txt2img) |{lacks}" in forge
+    assert f"| X (txt2img) |{not_run}" in neo  # nobody has asked Neo for its list
+    assert works_with.JOBS not in page
+
+
 def test_capitals_make_no_other_row():
     cells = {"plain": 0, "ticked": 9, "masks": 0, "date": "2026-01-02", "version": "1"}
     page = works_with.page({"A1111": {"SD upscale": cells}, "Neo": {"SD Upscale": cells}})
-    assert "not run" not in page
+    assert "| not run" not in page
     assert page.index("| SD upscale |") < page.index("## Neo") < page.index("| SD Upscale |")
 
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 NOT_RUN = "not run"
+NOT_THERE = "not in this host"
 
 
 def page(
-    head: str, first: str, columns: Sequence[str], hosts: Sequence[str], table: dict[str, Any]
+    head: str,
+    first: str,
+    columns: Sequence[str],
+    hosts: Sequence[str],
+    table: dict[str, Any],
+    there: Mapping[str, Collection[str]] | None = None,
 ) -> str:
     """The page of a table {host: {row: {column: value, "date", "version"}}}.
 
@@ -20,7 +26,10 @@ def page(
         first: the heading of the rows' names.
         columns: what was measured.
         hosts: in order; one that is not in the table was not run.
+        there: the names of the rows that a host has, run or not, where that is known. A row that
+            is another host's and not this one's is :data:`NOT_THERE`.
     """
+    has = {host: {name.casefold() for name in rows} for host, rows in (there or {}).items()}
     parts = [head]
     names = dict(sorted((row.casefold(), row) for rows in table.values() for row in rows))
     for host in hosts:
@@ -33,8 +42,10 @@ def page(
         parts.append("|" + "---|" * (len(columns) + 3))
         for key in names:
             name, row = rows.get(key, (names[key], {}))
-            cells = [row.get(column, NOT_RUN) for column in columns]
-            ran = any(cell != NOT_RUN for cell in cells)
+            elsewhere = any(key in theirs for theirs in has.values())
+            lacks = host in has and key not in has[host] and elsewhere
+            cells = [row.get(column, NOT_THERE if lacks else NOT_RUN) for column in columns]
+            ran = any(cell not in (NOT_RUN, NOT_THERE) for cell in cells)
             cells += [row["version"], row["date"]] if ran else ["", ""]
             parts.append(_line([name, *cells]))
         parts.append("")

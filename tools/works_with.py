@@ -17,7 +17,7 @@ import tables  # noqa: E402
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HOSTS = ("A1111", "Forge", "Neo", "reForge", "Classic")
 CELLS = ("plain", "ticked", "masks")
-NOT_RUN = tables.NOT_RUN
+JOBS = "jobs of the host"  # as in tests/hosts/works.py
 HEAD = """# What works with what
 
 Written by `tools/works_with.py` from `works-with.json`, which a run of
@@ -29,14 +29,22 @@ typed by hand. Every cell is the largest difference of two pictures, in 1/255, o
 - *masks*: ticked with *Show masks* beside ticked (0 is right: the pictures of masks change no
   image and, inside a script, join no picture of its own).
 
+*not in this host*: the host's own list of scripts, which the run writes down too, has no such one;
+*not run*: it has, or nobody has asked it.
+
 Forge main's Soft Inpainting is run as on a machine of eight cores: on six or fewer its own last
 step answers with the picture that was sent, whatever was sampled (a test in that file shows it).
 """
 
 
 def page(table: dict[str, Any]) -> str:
-    """The page of a table {host: {row: {cell: value, "date", "version"}}}."""
-    return tables.page(HEAD, "Job", CELLS, HOSTS, table)
+    """The page of a table {host: {row: {cell: value, "date", "version"}}}.
+
+    Beside the hosts it may hold, under :data:`JOBS`, {host: {"names": its jobs, ...}}.
+    """
+    measured = {host: rows for host, rows in table.items() if host != JOBS}
+    there = {host: asked["names"] for host, asked in table.get(JOBS, {}).items()}
+    return tables.page(HEAD, "Job", CELLS, HOSTS, measured, there)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from works import (
     difference,
     made_of,
     numbers,
+    own_rows,
     prepare,
     rows,
     soft_inpainting,
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.skipif(not REAL, reason="no real WebUI: set ASYNDM_WEBU
 @pytest.fixture(scope="module")
 def table(host):
     """What this run measures; written when it is over."""
-    made = Table(host.name)
+    made = Table(host.name, jobs=own_rows(host.folder) if REAL else ())
     made.version = version(host.txt2img(prompt="", steps=1)) if REAL else "stand-in"
     if REAL:
         prepare(host)
@@ -124,6 +125,12 @@ def test_a_job_of_the_host(host, bare, kept, number):
         assert "no pictures of masks join the gallery" in said
     else:
         assert len(masks) > len(ticked)
+
+
+def test_the_hosts_own_list_of_jobs_is_kept(host, kept):
+    """What the page tells "not in this host" from "not run" by."""
+    assert {"txt2img", "X/Y/Z plot (txt2img)", "Seed (img2img)"} <= set(kept.jobs)
+    assert not [name for name in kept.jobs if name.startswith("AsynDM")]
 
 
 def test_forges_soft_inpainting_on_few_cores_answers_with_the_picture_sent(host, monkeypatch):

@@ -26,6 +26,7 @@ from jobs import PROMPT, request, scene, ticked
 
 CELLS = ("plain", "ticked", "masks")
 NOT_RUN = "not run"
+JOBS = "jobs of the host"  # the key of the file under which every host's own list stands
 MATRIX = "a cat beside a dog|in rain"
 CODE = "from modules.processing import process_images\nreturn process_images(p)"
 SMALL = {"pixels": 64, "mask_blur": 4}
@@ -120,6 +121,16 @@ def rows() -> list[tuple[str, str, str]]:
             scripts = [s for s in getattr(runner_of(tab), kind) if "asyndm" not in stem(s)]
             found += [(f"{script.title()} ({tab})", tab, stem(script)) for script in scripts]
     return found
+
+
+def own_rows(folder: Path) -> list[str]:
+    """Names of the jobs that the host itself has; those of extensions put into it are not."""
+    found = list(OTHERS)
+    for tab in ("txt2img", "img2img"):
+        for script in runner_of(tab).scripts:
+            if Path(script.filename).resolve().is_relative_to(folder.resolve()):
+                found.append(f"{script.title()} ({tab})")
+    return sorted(set(found))
 
 
 def numbers() -> list[int]:
@@ -240,10 +251,12 @@ class Table:
     Args:
         host: its name.
         cells: of every row.
+        jobs: names of all that this host has (:func:`own_rows`), run or not; () = not asked.
     """
 
-    def __init__(self, host: str, cells: Sequence[str] = CELLS) -> None:
+    def __init__(self, host: str, cells: Sequence[str] = CELLS, jobs: Sequence[str] = ()) -> None:
         self.host, self.cells, self.version, self.rows = host, cells, "unknown", {}
+        self.jobs = list(jobs)
 
     def tell(self, row: str, cell: str, value: Any) -> None:
         self.rows.setdefault(row, dict.fromkeys(self.cells, NOT_RUN))[cell] = value
@@ -254,6 +267,8 @@ class Table:
         ran = {"date": datetime.date.today().isoformat(), "version": self.version}
         mine = {name: {**cells, **ran} for name, cells in self.rows.items()}
         table[self.host] = {**table.get(self.host, {}), **mine}
+        if self.jobs:
+            table.setdefault(JOBS, {})[self.host] = {**ran, "names": self.jobs}
         text = json.dumps(table, indent=1, ensure_ascii=False, sort_keys=True)
         path.write_text(text + "\n", "utf-8")
 
