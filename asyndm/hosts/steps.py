@@ -110,11 +110,15 @@ class StepWatch:
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
         """Looks at this network inside the block."""
-        hook = getattr(network, "middle_block", network).register_forward_hook(self._saw)
+        middle = getattr(network, "middle_block", None)
+        # reForge and Forge Classic call the layers of a block, never the block.
+        seen = [network] if middle is None else [middle, *middle.children()]
+        hooks = [module.register_forward_hook(self._saw) for module in seen]
         try:
             yield
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     def _saw(self, *call: Any) -> None:
         self._calls += 1

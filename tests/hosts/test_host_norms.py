@@ -29,7 +29,7 @@ def folder(host, monkeypatch):
 def calls(host):
     """Counts the network's calls."""
     counted = []
-    handle = host.network().middle_block.register_forward_hook(lambda *_: counted.append(1))
+    handle = host.network().middle_block[0].register_forward_hook(lambda *_: counted.append(1))
     yield counted
     handle.remove()
 
@@ -82,7 +82,7 @@ def test_another_size_is_another_table_and_an_interrupt_leaves_none(host, traces
         if len(seen) == 2:
             shared.state.interrupted = True
 
-    handle = network.middle_block.register_forward_hook(interrupt)
+    handle = network.middle_block[0].register_forward_hook(interrupt)
     try:
         make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
     finally:
@@ -117,7 +117,7 @@ def test_a_refiner_in_the_same_network_has_a_table_of_its_own(
                 model.sd_checkpoint_info = refiner
 
     before = getattr(model, "sd_checkpoint_info", None)
-    handle = host.network().middle_block.register_forward_hook(switch)
+    handle = host.network().middle_block[0].register_forward_hook(switch)
     try:
         make(host, "txt2img", **ticked(curvature=0.9, norms="levelled"))
     finally:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from torch import Tensor
 
 from modules import forge_backend, shared
@@ -21,6 +22,12 @@ _plain = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_plain)
 
 CheckpointInfo, checkpoints_list = _plain.CheckpointInfo, _plain.checkpoints_list
+
+
+class LayersOnly(TimestepEmbedSequential):
+    """A block of the older backend, whose network calls the layers: no hook of a block is."""
+
+    __call__ = TimestepEmbedSequential.forward
 
 
 class Engine:
@@ -41,7 +48,11 @@ class Engine:
         setattr(self, name, plain.cond_stage_model)
         self._encode = plain.cond_stage_model
         predictor = forge_backend.predictor_for(info.parameterization, plain.alphas_cumprod)
-        model = forge_backend.KModel(plain.model.diffusion_model, predictor)
+        network = plain.model.diffusion_model
+        for module in network.modules():
+            if forge_backend.OLD and isinstance(module, TimestepEmbedSequential):
+                module.__class__ = LayersOnly
+        model = forge_backend.KModel(network, predictor)
         self.original_objects = SimpleNamespace(unet=forge_backend.UnetPatcher(model))
         self.forge_objects = copy.copy(self.original_objects)
 
