@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from modules import prompt_parser, script_callbacks, sd_samplers, sd_samplers_common, shared
 from torch import Tensor
 
@@ -143,5 +144,7 @@ def cheap_pictures(latents: Tensor) -> np.ndarray:
     """
     from modules import sd_vae_approx
 
-    pictures = sd_vae_approx.cheap_approximation(latents) * 0.5 + 0.5
+    # One by one: Neo's looks at the first image of what it is given.
+    made = [sd_vae_approx.cheap_approximation(latent[None]) for latent in latents]
+    pictures = torch.cat(made) * 0.5 + 0.5
     return np.uint8(255 * pictures.clamp(0, 1).movedim(1, -1).cpu().numpy())

@@ -147,8 +147,10 @@ class NeoHost(ForgeHost):
     preset = (None,)
 
     def txt2img(self, **request: Any) -> Made:
-        if request.get("hr_upscaler") == "Latent" and not self.shared.latent_upscale_modes:
-            request["hr_upscaler"] = "None"  # 2026: pictures are resized only
+        if request.get("enable_hr") and not self.shared.latent_upscale_modes:
+            # 2026: pictures are resized only; without a name its own API fails.
+            upscaler = request.get("hr_upscaler", "Latent")
+            request["hr_upscaler"] = "None" if upscaler == "Latent" else upscaler
         return super().txt2img(**request)
 
 

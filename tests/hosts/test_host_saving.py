@@ -68,6 +68,20 @@ def test_the_film_shows_the_picture_so_far(host, traces, monkeypatch):
     assert made.pictures[0].tobytes() == without.pictures[0].tobytes()
 
 
+def test_the_film_of_every_image_of_a_batch(host, traces, monkeypatch):
+    from modules import sd_vae_approx
+
+    asked = {"batch_size": 2, **ticked(curvature=0.8, show_masks=True)}
+    made = make(host, "txt2img", **asked)
+    own = sd_vae_approx.cheap_approximation
+    # Neo's looks at the first image alone, whatever it is given.
+    monkeypatch.setattr(sd_vae_approx, "cheap_approximation", lambda x: own(x[:1]))
+    same = make(host, "txt2img", **asked)
+    assert [p.tobytes() for p in same.pictures] == [p.tobytes() for p in made.pictures]
+    films = made.pictures[-4:]  # a film and a mask an image
+    assert len({p.tobytes() for p in films}) == 4
+
+
 def test_only_the_steps_that_are_shown_are_kept(host, traces, monkeypatch):
     from asyndm.hosts import shims
 
