@@ -18,6 +18,7 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -204,6 +205,36 @@ def _lend_k_diffusion() -> None:
             del sys.modules[name]
 
 
+def bare_images(
+    host: WebUI, asked: dict[str, dict[str, tuple[str, dict[str, Any]]]], out: Path
+) -> Any:
+    """Images of a host that has no AsynDM, from a process of its own.
+
+    Args:
+        host: the one with it.
+        asked: the jobs by checkpoint and name, each the API's function and its request.
+        out: a file, npz, that is made.
+
+    Returns:
+        {"checkpoint: name": uint8 [N, H, W, 3]}.
+    """
+    sent = {
+        checkpoint: {
+            name: (function, {key: _encoded(value) for key, value in request.items()})
+            for name, (function, request) in jobs.items()
+        }
+        for checkpoint, jobs in asked.items()
+    }
+    subprocess.run(
+        [sys.executable, str(Path(__file__))],
+        input=json.dumps(sent).encode(),
+        env={**os.environ, "OUT": str(out), "ASYNDM_STANDIN": host.name},
+        check=True,
+        capture_output=True,
+    )
+    return np.load(out)
+
+
 class Made:
     """What the API answered."""
 
@@ -239,8 +270,10 @@ if __name__ == "__main__":
         host = real_host()(extension=False)
     else:
         host = StandIn(extension=False)
-    host.checkpoint(asked.pop("checkpoint"))
     images = {}
-    for key, (kind, request) in asked.items():
-        images[key] = np.stack(getattr(host, kind)(**request).images)
+    for checkpoint, jobs in asked.items():
+        host.checkpoint(checkpoint)
+        for key, (kind, request) in jobs.items():
+            made = getattr(host, kind)(**request)
+            images[f"{checkpoint}: {key}"] = np.stack(made.images)
     np.savez(os.environ["OUT"], **images)

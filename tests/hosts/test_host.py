@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from jobs import (
@@ -28,29 +22,17 @@ from asyndm.hosts import faces
 @pytest.fixture(scope="module")
 def bare(host, tmp_path_factory):
     """Images of a host that has no AsynDM, from a process of its own."""
-    from driver import _encoded
+    from driver import bare_images
 
-    asked = {"checkpoint": "sd1"}
-    for name, (kind, more) in UNTICKED.items():
-        function, values = request(kind, **more)
-        asked[name] = [function, {k: _encoded(v) for k, v in values.items()}]
-    out = tmp_path_factory.mktemp("bare") / "images.npz"
-    driver = Path(__file__).with_name("driver.py")
-    subprocess.run(
-        [sys.executable, str(driver)],
-        input=json.dumps(asked).encode(),
-        env={**os.environ, "OUT": str(out), "ASYNDM_STANDIN": host.name},
-        check=True,
-        capture_output=True,
-    )
-    return np.load(out)
+    asked = {name: request(kind, **more) for name, (kind, more) in UNTICKED.items()}
+    return bare_images(host, {"sd1": asked}, tmp_path_factory.mktemp("bare") / "images.npz")
 
 
 @pytest.mark.parametrize("name", UNTICKED)
 def test_not_ticked_is_the_host_without_the_extension(host, bare, traces, name):
     kind, more = UNTICKED[name]
     made = make(host, kind, **more)
-    assert np.array_equal(np.stack(made.images), bare[name])
+    assert np.array_equal(np.stack(made.images), bare[f"sd1: {name}"])
     assert not any(key.startswith("AsynDM") for key in made.parameters)
 
 

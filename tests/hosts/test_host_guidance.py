@@ -196,6 +196,26 @@ def test_cfg_1_and_steps_without_unconditional_rows(host, traces, name):
     assert early.images[0].std() > 0
 
 
+@pytest.mark.parametrize("left_out", ["early", "NGMS"] if REAL else ["NGMS"])
+@pytest.mark.parametrize("name", SOME if REAL else ["apg", "z"])
+def test_what_a_host_leaves_out_beside_a_method(host, traces, monkeypatch, name, left_out):
+    """*Skip early CFG* and NGMS: steps without unconditional rows, in parts of a prompt too."""
+    from modules.shared import opts
+
+    asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": PROMPTS["AND"]}
+    asked |= ticked(curvature=0.8, **WAYS[name])
+    whole = make(host, "txt2img", **asked)
+    if left_out == "early":
+        monkeypatch.setitem(opts.data, "skip_early_cond", 0.5)
+        made = make(host, "txt2img", **asked)
+    else:  # below this noise every second step
+        made = make(host, "txt2img", **asked, s_min_uncond=100)
+    assert not note(made) and made.images[0].std() > 0
+    fewer = host.backend == "A1111" or name != "cfg++"  # which has its rows run in Forge
+    assert (measured(made)[0] < measured(whole)[0]) == fewer
+    assert (apart(made.images[0], whole.images[0]) > 0) == fewer
+
+
 @pytest.mark.parametrize("name", SOME if REAL else ["s-cfg", "pag"])
 def test_image_j_of_a_batch_is_the_image_made_alone(host, traces, name):
     asked = {"sampler_name": "Euler a", "steps": STEPS, **ticked(curvature=0.8, **WAYS[name])}
@@ -292,7 +312,10 @@ def test_its_settings_are_restored_from_the_parameters(host, traces):
     assert infotext.pasted({"AsynDM measured": "8 rows"}).guidance == "cfg"
 
 
-JOBS = [(cell[0], *cell[1:]) for cell in pairs(list(WAYS))]
+# By pairs: every method, and what else is a method of the paper's table.
+CELLS = {**WAYS, "interval": {"interval_low": 0.5, "interval_high": 8}}
+CELLS |= {"concave": {"clock": "concave"}, "pag alone": {**ALONE, "guidance": "pag"}}
+JOBS = [(cell[0], *cell[1:]) for cell in pairs(list(CELLS))]
 if not REAL:  # the first of each kind of method
     JOBS = [("pag", "img2img", "AND", "interrupt"), ("z", "inpaint", "long", "exception")]
 
@@ -300,7 +323,7 @@ if not REAL:  # the first of each kind of method
 @pytest.mark.parametrize("name,kind,prompt,ending", JOBS)
 def test_kinds_prompts_and_endings_by_pairs(host, name, kind, prompt, ending):
     sampler = "Euler a"
-    assert run(host, kind, 2, prompt, ending, 128, sampler, 4, WAYS[name]) is None
+    assert run(host, kind, 2, prompt, ending, 128, sampler, 4, CELLS[name]) is None
 
 
 # --- beside what a host has itself ---

@@ -131,6 +131,8 @@ def test_the_hosts_own_list_of_jobs_is_kept(host, kept):
     """What the page tells "not in this host" from "not run" by."""
     assert {"txt2img", "X/Y/Z plot (txt2img)", "Seed (img2img)"} <= set(kept.jobs)
     assert not [name for name in kept.jobs if name.startswith("AsynDM")]
+    for number, (name, _, file) in enumerate(rows()):
+        print(number, name, file)
 
 
 def test_forges_soft_inpainting_on_few_cores_answers_with_the_picture_sent(host, monkeypatch):

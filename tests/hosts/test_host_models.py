@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from jobs import PROMPT, Traces, apart, make, scene, ticked
+from jobs import PROMPT, Traces, apart, make, request, scene, ticked
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="no real WebUI: set ASYNDM_WEBUI_DIR"
@@ -47,6 +47,32 @@ def test_other_models(host, load, model, kind):
         assert apart(one, two) <= 1
         assert apart(one, three) > 3
     assert "AsynDM note" not in made.parameters
+    traces.check()
+
+
+OTHERS = ("sd2-v", "sdxl", "sd1-inpaint")
+
+
+@pytest.fixture(scope="module")
+def bare(host, tmp_path_factory):
+    """The same jobs with other models, of a host that has no AsynDM."""
+    from driver import bare_images
+
+    asked = {
+        model: {kind: request(kind) for kind in ("txt2img", "inpaint")}
+        for model in OTHERS
+        if host.has(model)
+    }
+    return bare_images(host, asked, tmp_path_factory.mktemp("bare") / "images.npz")
+
+
+@pytest.mark.parametrize("model", OTHERS)
+def test_not_ticked_other_models_are_the_hosts_without_the_extension(host, load, bare, model):
+    traces = load(model)
+    make(host, "txt2img", **ticked(curvature=0.9, guidance="pag"))  # what came before is gone
+    for kind in ("txt2img", "inpaint"):
+        made = make(host, kind)
+        assert np.array_equal(np.stack(made.images), bare[f"{model}: {kind}"]), kind
     traces.check()
 
 
