@@ -196,10 +196,10 @@ def test_cfg_1_and_steps_without_unconditional_rows(host, traces, name):
     assert early.images[0].std() > 0
 
 
-@pytest.mark.parametrize("left_out", ["early", "NGMS"] if REAL else ["NGMS"])
+@pytest.mark.parametrize("left_out", ["early", "NGMS", "CFG 1"] if REAL else ["NGMS"])
 @pytest.mark.parametrize("name", SOME if REAL else ["apg", "z"])
 def test_what_a_host_leaves_out_beside_a_method(host, traces, monkeypatch, name, left_out):
-    """*Skip early CFG* and NGMS: steps without unconditional rows, in parts of a prompt too."""
+    """*Skip early CFG*, NGMS, CFG 1: no unconditional rows, in parts of a prompt too."""
     from modules.shared import opts
 
     asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": PROMPTS["AND"]}
@@ -207,13 +207,21 @@ def test_what_a_host_leaves_out_beside_a_method(host, traces, monkeypatch, name,
     whole = make(host, "txt2img", **asked)
     if left_out == "early":
         monkeypatch.setitem(opts.data, "skip_early_cond", 0.5)
-        made = make(host, "txt2img", **asked)
-    else:  # below this noise every second step
-        made = make(host, "txt2img", **asked, s_min_uncond=100)
-    assert not note(made) and made.images[0].std() > 0
-    fewer = host.backend == "A1111" or name != "cfg++"  # which has its rows run in Forge
+    # NGMS: below this noise every second step
+    more = {"NGMS": {"s_min_uncond": 100}, "CFG 1": {"cfg_scale": 1}}.get(left_out, {})
+    made = make(host, "txt2img", **{**asked, **more})
+    # Forge runs CFG++'s rows all the same, but at CFG 1 it has none; A1111 runs them there.
+    plusplus, a1111 = name.startswith("cfg++"), host.backend == "A1111"
+    none = left_out == "CFG 1" and plusplus and not a1111
+    assert bool(note(made)) == none and ("at CFG 1" in note(made)) == none
+    assert made.images[0].std() > 0
+    if left_out == "CFG 1":
+        fewer = not a1111
+    else:
+        fewer = a1111 or not plusplus
     assert (measured(made)[0] < measured(whole)[0]) == fewer
-    assert (apart(made.images[0], whole.images[0]) > 0) == fewer
+    if fewer or not plusplus:
+        assert apart(made.images[0], whole.images[0]) > 0
 
 
 @pytest.mark.parametrize("name", SOME if REAL else ["s-cfg", "pag"])
