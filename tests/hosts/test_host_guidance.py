@@ -249,25 +249,28 @@ def test_kinds_of_jobs(host, traces, name, kind):
     assert np.abs(plain.images[0].astype(int) - made.images[0])[kept].max() <= 6
 
 
-@pytest.mark.parametrize("checkpoint", ["v", "sd2-v", "sdxl"])
+@pytest.fixture(scope="module", params=["v", "sd2-v", "sdxl"])
+def other(host, request):
+    """(what another checkpoint's host keeps, the picture of the unticked box)."""
+    if not host.has(request.param):
+        pytest.skip(f"no checkpoint {request.param}")
+    host.checkpoint(request.param)
+    plain = make(host, "txt2img", width=192)  # hosts leave notes on a model at its first use
+    yield Traces(host), plain.images[0]
+    host.checkpoint("sd1")
+
+
 @pytest.mark.parametrize("name", SOME if REAL else ["s-cfg"])
-def test_other_models(host, checkpoint, name):
-    if not host.has(checkpoint):
-        pytest.skip(f"no checkpoint {checkpoint}")
-    host.checkpoint(checkpoint)
-    try:
-        plain = make(host, "txt2img", width=192)  # hosts leave notes on a model at its first use
-        kept = Traces(host)
-        made = make(host, "txt2img", width=192, **ticked(curvature=0.8, **WAYS[name]))
-        alone = make(host, "txt2img", width=192, **ticked(**ALONE, **WAYS[name]))
-        kept.check()
-        again = make(host, "txt2img", width=192)
-    finally:
-        host.checkpoint("sd1")
+def test_other_models(host, other, name):
+    kept, plain = other
+    made = make(host, "txt2img", width=192, **ticked(curvature=0.8, **WAYS[name]))
+    alone = make(host, "txt2img", width=192, **ticked(**ALONE, **WAYS[name]))
+    again = make(host, "txt2img", width=192)
+    kept.check()
     assert not note(made) and not note(alone) and measured(made)[0] == measured(alone)[0] > 0
-    assert apart(plain.images[0], made.images[0]) > 3 < apart(made.images[0], alone.images[0])
-    assert apart(plain.images[0], alone.images[0]) > 0
-    assert np.array_equal(plain.images[0], again.images[0])
+    assert apart(plain, made.images[0]) > 3 < apart(made.images[0], alone.images[0])
+    assert apart(plain, alone.images[0]) > 0
+    assert np.array_equal(plain, again.images[0])
 
 
 def test_nobody_sees_the_other_calls(host, traces, monkeypatch):
