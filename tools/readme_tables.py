@@ -184,16 +184,14 @@ GUIDANCE = {
     "tpg": (
         "TPG",
         "[2506.10036](https://arxiv.org/abs/2506.10036)",
-        "all blocks on the way down (the authors' pipeline, for SDXL alone: the last 18 of its 24; "
-        "their scale is ours, 3); the order is the step's and the block's alone, the "
-        "same for all images, so that none depends on its batch",
+        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one order "
+        "a step and block, the same for all images, so that none depends on its batch",
     ),
     "apg": (
         "APG",
         "[2410.02416](https://arxiv.org/abs/2410.02416)",
-        "none known; the defaults (eta 0, norm 15, momentum -.5) are its values for SDXL, as other "
-        "implementations cite them - it has others for other models; diffusers' guider starts at "
-        "eta 1 without momentum",
+        "none known; the defaults are its values for SDXL, as other implementations cite them; "
+        "diffusers' guider starts at eta 1 without momentum",
     ),
     "cfg++": (
         "CFG++",
