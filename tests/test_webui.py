@@ -62,6 +62,7 @@ def test_no_samplers_name_is_cut_by_the_host():
         ("UniPC", "unipc", True),
         ("LCM", "lcm", True),
         ("Res Multistep", "res_multistep", True),
+        ("RES Multistep", "res_multistep", True),
         ("ER SDE", "er_sde", True),
         ("DDIM CFG++", "ddpm", False),
     ],

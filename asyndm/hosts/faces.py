@@ -44,7 +44,8 @@ EXCHANGED = {
     "DDIM": "ddim",
     "UniPC": "unipc",
     "LCM": "lcm",
-    "Res Multistep": "res_multistep",
+    "Res Multistep": "res_multistep",  # Neo's
+    "RES Multistep": "res_multistep",  # reForge's
     "ER SDE": "er_sde",
 }
 # Of the hosts' others, by rule or family: why not.

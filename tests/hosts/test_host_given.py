@@ -98,7 +98,7 @@ def test_prompt_editing_steers_with_fixed_and_smoothed_masks(host, traces, promp
     if host.name == "reForge" and not os.environ.get("ASYNDM_WEBUI_DIR"):
         pytest.skip("its stand-in schedules prompts as Forge's")
     # What is shown in the second half steers late: 8 steps leave 1 of 255, smoothed or not.
-    asked = {"prompt": prompt, "steps": 16}
+    asked = {"prompt": prompt, "steps": 16, "cfg_scale": 8}
     plain = make(host, "txt2img", **asked)
     made = make(host, "txt2img", **asked, **ticked(objects="dog", curvature=0.9, **more))
     background = {"first_step": "background"} if "smoothing" in more else {}
@@ -117,7 +117,8 @@ def test_only_in_the_hires_pass(host, traces):
     plain = make(host, "hires")
     both = make(host, "hires", **ticked(curvature=0.8))
     only = make(host, "hires", **ticked(curvature=0.8, only_hires=True))
-    assert apart(plain.images[0], only.images[0]) > 3 and apart(both.images[0], only.images[0]) > 3
+    # Neo enlarges the picture, not the latent: less of the first pass is left.
+    assert apart(plain.images[0], only.images[0]) > 3 and apart(both.images[0], only.images[0]) > 2
     without = make(host, "txt2img", **ticked(curvature=0.8, only_hires=True))
     assert np.array_equal(without.images[0], make(host, "txt2img").images[0])
     assert "only_hires" in note(without)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -76,12 +77,8 @@ def test_not_ticked_other_models_are_the_hosts_without_the_extension(host, load,
     traces.check()
 
 
-REFINED = [("dynamic", "model"), ("fixed", "model"), ("dynamic", "weights")]
-
-
-@pytest.mark.parametrize(("source", "way"), REFINED)
-def test_a_refiner_takes_over_in_mid_run(host, load, monkeypatch, source, way):
-    """``way``: whether the model is exchanged or, Neo's ``refiner_fast_sd``, its weights alone."""
+def refined(host, load, monkeypatch, way: str) -> dict:
+    """What a job asks that a refiner takes over; skips where the host has no such ``way``."""
     load("sd1-b")
     host.checkpoint("sd1")
     if hasattr(host.shared.opts, "refiner_use_steps"):  # Neo's fraction is else a noise level
@@ -90,7 +87,16 @@ def test_a_refiner_takes_over_in_mid_run(host, load, monkeypatch, source, way):
         if not hasattr(host.shared.opts, "refiner_fast_sd"):
             pytest.skip("this host exchanges the model")
         monkeypatch.setitem(host.shared.opts.data, "refiner_fast_sd", True)
-    asked = {"refiner_checkpoint": host.title("sd1-b"), "refiner_switch_at": 0.5, "steps": 6}
+    return {"refiner_checkpoint": host.title("sd1-b"), "refiner_switch_at": 0.5, "steps": 6}
+
+
+REFINED = [("dynamic", "model"), ("fixed", "model"), ("dynamic", "weights")]
+
+
+@pytest.mark.parametrize(("source", "way"), REFINED)
+def test_a_refiner_takes_over_in_mid_run(host, load, monkeypatch, source, way):
+    """``way``: whether the model is exchanged or, Neo's ``refiner_fast_sd``, its weights alone."""
+    asked = refined(host, load, monkeypatch, way)
     plain = make(host, "txt2img", **asked)
     same = make(host, "txt2img", **asked, **ticked(curvature=1e-9, mask_source=source))
     made = make(host, "txt2img", **asked, **ticked(curvature=0.9, mask_source=source))
@@ -110,6 +116,32 @@ def test_a_refiner_takes_over_in_mid_run(host, load, monkeypatch, source, way):
         for name, m in host.root().named_modules()
     }
     assert not any(hooks.values())
+
+
+@pytest.mark.parametrize("way", ["model", "weights"])
+def test_a_refiner_has_a_table_of_its_own(host, load, monkeypatch, way):
+    """Levelled norms: the weights that took over are read by a table of theirs, and by no other."""
+    from asyndm.hosts import levelling, shims
+
+    asked = refined(host, load, monkeypatch, way)
+    walk = partial(levelling.from_walk, pictures=1, timesteps=(0, 500, 999))
+    monkeypatch.setattr(levelling, "from_walk", walk)
+    for file in shims.norms_place().glob("*"):
+        file.unlink()
+    levelling._TABLES._held.clear()
+
+    def tables(name: str | None = None, **more) -> set[str]:
+        if name:
+            host.checkpoint(name)
+        made = make(host, "txt2img", **more, **ticked(curvature=0.9, norms="levelled"))
+        assert "AsynDM note" not in made.parameters
+        return {file.name for file in shims.norms_place().glob("*.safetensors")}
+
+    first = tables(steps=2)
+    both = tables(**asked)
+    assert len(first) == 1 and len(both) == 2 and first < both
+    # The other is the second checkpoint's own, and the first's is still the first's.
+    assert tables("sd1-b", steps=2) == both and tables("sd1", steps=2) == both
 
 
 def test_soft_inpainting(host, monkeypatch):
