@@ -7,7 +7,13 @@ import re
 import pytest
 from conftest import REAL
 from jobs import apart, make, note, ticked
-from test_host_guidance import ALONE, NEUTRAL, measured, once  # noqa: F401 - once: of all tests
+from test_host_guidance import (
+    ALONE,
+    NEUTRAL,
+    drops_rows,
+    measured,
+    once,  # noqa: F401 - of all tests
+)
 
 
 def samplers() -> set[str]:
@@ -67,7 +73,7 @@ def test_the_hires_pass_has_its_own_scale(host, traces):
 
 def test_cfgpp_says_where_a_host_makes_nothing_without_the_prompt(host, monkeypatch):
     """As Forge at CFG 1, where the hires pass of its API is, too."""
-    if host.backend == "A1111":
+    if drops_rows(host):
         pytest.skip("this host always has it")
     from modules.sd_samplers_common import Sampler
 
