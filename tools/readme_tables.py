@@ -184,8 +184,8 @@ GUIDANCE = {
     "tpg": (
         "TPG",
         "[2506.10036](https://arxiv.org/abs/2506.10036)",
-        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one order "
-        "a step and block, the same for all images, so that none depends on its batch",
+        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one "
+        "order a step and block, the same for all images, so that none depends on its batch",
     ),
     "apg": (
         "APG",
