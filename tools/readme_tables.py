@@ -184,14 +184,13 @@ GUIDANCE = {
     "tpg": (
         "TPG",
         "[2506.10036](https://arxiv.org/abs/2506.10036)",
-        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one "
-        "order a step and block, the same for all images, so that none depends on its batch",
+        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one order"
+        " a step and block, for all images, so that none depends on its batch",
     ),
     "apg": (
         "APG",
         "[2410.02416](https://arxiv.org/abs/2410.02416)",
-        "none known; the defaults are its values for SDXL, as other implementations cite them; "
-        "diffusers' guider starts at eta 1 without momentum",
+        "none; defaults: its values for SDXL as others cite them (diffusers: eta 1, no momentum)",
     ),
     "cfg++": (
         "CFG++",
