@@ -59,12 +59,15 @@ def test_a_row_that_another_host_has_is_not_run_here():
 def test_a_row_that_a_host_does_not_have_is_told_from_one_not_run():
     cells = {"plain": 0, "ticked": 9, "masks": 0, "date": "2026-01-02", "version": "1"}
     rows = {"A1111": {"own (txt2img)": cells}, "Forge": {"X (txt2img)": cells}}
-    asked = {"A1111": {"names": ["Own (txt2img)"]}, "Forge": {"names": ["X (txt2img)"]}}
+    asked = {"A1111": {"names": ["Own (txt2img)", "Idle (txt2img)"]}}
+    asked["Forge"] = {"names": ["X (txt2img)"]}
     page = works_with.page({**rows, "Neo": {"extension": cells}, works_with.JOBS: asked})
     first, forge, neo = (part.partition("\n")[2] for part in page.split("## ")[1:4])
     lacks, not_run = " not in this host |" * 3, " not run |" * 3
     assert f"| X (txt2img) |{lacks}" in first and f"| extension |{not_run}" in first
     assert f"| own (txt2img) |{lacks}" in forge
+    # what a host has and nobody has run is there, too
+    assert f"| Idle (txt2img) |{not_run}" in first and f"| Idle (txt2img) |{lacks}" in forge
     assert f"| X (txt2img) |{not_run}" in neo  # nobody has asked Neo for its list
     assert works_with.JOBS not in page
 

@@ -31,7 +31,8 @@ def page(
     """
     has = {host: {name.casefold() for name in rows} for host, rows in (there or {}).items()}
     parts = [head]
-    names = dict(sorted((row.casefold(), row) for rows in table.values() for row in rows))
+    named = [row for rows in (*(there or {}).values(), *table.values()) for row in rows]
+    names = dict(sorted((row.casefold(), row) for row in named))
     for host in hosts:
         rows = {name.casefold(): (name, row) for name, row in table.get(host, {}).items()}
         parts.append(f"## {host}\n")
