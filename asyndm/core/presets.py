@@ -24,7 +24,7 @@ KEPT = ("enabled", "objects", "show_masks", "save_masks")
 FIELDS = tuple(f.name for f in dataclasses.fields(Settings) if f.name not in KEPT)
 MOST_FILES, MOST_BYTES, MOST_LETTERS = 200, 16_384, 40
 # Letters and digits of any script; inside also space, - and _. No dot, no slash, no colon.
-_NAME = re.compile(r"\w(?:[\w \-]*\w)?")
+NAME = re.compile(r"\w(?:[\w \-]*\w)?")
 # Names of devices, which no file on Windows may have.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 _LOCK_SECONDS = 10
@@ -205,7 +205,7 @@ class _Writing:
 
 
 def _is_name(text: str) -> bool:
-    fits = len(text) <= MOST_LETTERS and _NAME.fullmatch(text)
+    fits = len(text) <= MOST_LETTERS and NAME.fullmatch(text)
     return bool(fits) and not _DEVICES.fullmatch(text)
 
 

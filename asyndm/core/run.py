@@ -17,10 +17,11 @@ from asyndm.core.grids import Size, pool, resample
 from asyndm.core.history import History
 from asyndm.core.masks import MaskSource, as_mask
 from asyndm.core.parametrisation import Parametrisation, align
+from asyndm.core.profile import Profile
 from asyndm.core.rows import Rows
 from asyndm.core.rules.base import Between, euler_step
 from asyndm.core.schedule import PixelClock, PixelTime, Steering
-from asyndm.core.settings import FIRST_STEPS, Settings
+from asyndm.core.settings import FIRST_STEPS, LEARNED, Settings, SettingsError
 from asyndm.core.sigma_scale import SigmaScale
 
 
@@ -74,10 +75,12 @@ class Director:
         patch: side of a transformer's patches, see :class:`~asyndm.core.schedule.PixelTime`. A
             token that holds a kept pixel is not the object's, and leads only if all of it is kept.
         text_timestep: as in :class:`~asyndm.core.settings.Settings`.
+        profile: of the learned curve.
 
     Raises:
         ValueError: an unknown first step, an ``allowed`` that cannot be used, or a lead without a
             kept region.
+        SettingsError: the learned curve without its profile.
     """
 
     def __init__(
@@ -97,7 +100,10 @@ class Director:
         steered: Tensor | None = None,
         patch: int = 1,
         text_timestep: str = "scalar",
+        profile: Profile | None = None,
     ) -> None:
+        if curve == LEARNED and profile is None:
+            raise SettingsError("profile: the learned curve needs one; name a file of its folder.")
         if lead and (allowed is None or known is None):
             raise ValueError("lead: only a run that keeps a region of known latents can lead.")
         if first_step not in FIRST_STEPS:
@@ -111,6 +117,7 @@ class Director:
         self.timestep = timestep or parametrisation.timestep
         self.record, self.steered = record, steered
         self.patch, self.text_timestep = patch, text_timestep
+        self.profile = profile if curve == LEARNED else None
         self.call = NetworkCall()
         self.clock: PixelClock | None = None
         self.history: History | None = None
@@ -131,6 +138,7 @@ class Director:
         record: bool = False,
         steered: Tensor | None = None,
         patch: int = 1,
+        profile: Profile | None = None,
     ) -> Director:
         """A director with the curve, origin, first step, window and lead of ``settings``."""
         return cls(
@@ -148,6 +156,7 @@ class Director:
             steered=steered,
             patch=patch,
             text_timestep=settings.text_timestep,
+            profile=profile,
         )
 
     @contextmanager
@@ -193,6 +202,7 @@ class Director:
             self.origin,
             x.device,
             self.patch,
+            None if self.profile is None else self.profile.kappas(scale),
         )
         self.history = History() if self.record else None
         while self.clock.step < 0:  # the authors' advance from the virtual timestep 1001

@@ -27,8 +27,11 @@ from torch import Tensor
 
 from asyndm.core.grids import Size, cells_under, read_at, resample
 from asyndm.core.parametrisation import wide_float
-from asyndm.core.settings import CURVES, ORIGINS
+from asyndm.core.settings import CURVES, LEARNED, ORIGINS
 from asyndm.core.sigma_scale import SigmaScale
+
+EXPOSURES = 64  # rows of the learned curve's table
+FEW_CELLS = 256  # of the clock's grid, all images together
 
 
 def advance_distance(d, r: int, n: int, k, curve: str):
@@ -182,7 +185,9 @@ class PixelClock:
         grid: (gh, gw) resolution of the clocks.
         size: (H, W) of the latents.
         curvatures: the object curvatures in use, each within [0, 1].
-        curve: what objects follow, one of CURVES.
+        curve: what objects follow, one of CURVES or LEARNED.
+        rates: of the learned curve, one an interval within [-1, 1]; a pixel's pace d / r gains
+            rate * k / n where it is an object, and is never less than the background's 1.
         origin: "host": the first call is at the host's first noise level for every pixel. "paper":
             the authors' indexing: the run starts one virtual interval before the first call
             (at their timestep 1001), and `step` starts at -1, so one more `advance` is due.
@@ -201,9 +206,14 @@ class PixelClock:
         origin: str = "host",
         device: torch.device | str = "cpu",
         patch: int = 1,
+        rates: Sequence[float] | None = None,
     ) -> None:
-        if curve not in CURVES:
+        if curve not in (*CURVES, LEARNED):
             raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
+        if (curve == LEARNED) != (rates is not None) or (rates is not None and origin != "host"):
+            raise ValueError("rates: the learned curve has them, of the host's origin; no other.")
+        if rates is not None and len(rates) != scale.intervals:
+            raise ValueError(f"rates: {len(rates)} do not fit {scale.intervals} intervals.")
         if origin not in ORIGINS:
             raise ValueError(f"origin: {origin!r} is unknown; choose one of {', '.join(ORIGINS)}.")
         if not all(0 <= k <= 1 for k in curvatures):
@@ -217,6 +227,8 @@ class PixelClock:
         self._dtype = wide_float(self.device)
         self._counts: Tensor | None = None
         self._distance: Tensor | None = None
+        self._rates = rates
+        self._most = 0.0  # no exposure of the learned curve lies above it
         if curve == "quadratic":
             shape = (len(self.curvatures), batch, *self.grid)
             self._counts = torch.zeros(shape, dtype=torch.long, device=self.device)
@@ -254,13 +266,23 @@ class PixelClock:
             weight = (levels > 0).to(self._dtype)
             if steering.weight is not None:
                 weight = weight * self._fit(steering.weight).to(self._dtype)
-            straight = advance_distance(self._distance, left, self.total, 0.0, "linear")
             k = self._k[levels]
-            curved = advance_distance(self._distance, left, self.total, k, self.curve)
-            self._distance = torch.where(weight > 0, straight.lerp(curved, weight), straight)
+            if self._rates is not None:
+                self._follow_rates(left, k * weight)
+            else:
+                straight = advance_distance(self._distance, left, self.total, 0.0, "linear")
+                curved = advance_distance(self._distance, left, self.total, k, self.curve)
+                self._distance = torch.where(weight > 0, straight.lerp(curved, weight), straight)
         self.step += 1
         self._time = self._measure()
         return self._time
+
+    def _follow_rates(self, left: int, k: Tensor) -> None:
+        rate = self._rates[self.step]
+        pace = (self._distance / left + rate * k / self.total).clamp(min=1)
+        self._distance = (left - 1) * pace
+        largest = max(self.curvatures, default=0.0)
+        self._most = max(0.0, self._most + max(rate, 0.0) * largest / self.total)
 
     def refine(self, grid: Size) -> None:
         """Go on at another resolution; nothing changes if it is finer by whole numbers.
@@ -281,6 +303,8 @@ class PixelClock:
         return self._time.clock_table[self._time.index]
 
     def _measure(self) -> PixelTime:
+        if self._rates is not None:
+            return self._by_exposure()
         if self._counts is None:
             return self._per_cell(self.scale.intervals - self._distance)
         table = self._count_table()
@@ -314,6 +338,21 @@ class PixelClock:
         k = torch.tensor(self.curvatures, dtype=torch.float64)
         exposure = counts @ k / max(self.total, 1)
         return (self.step - left * exposure).clamp(self.start, self.step), index
+
+    def _by_exposure(self) -> PixelTime:
+        """The learned curve's: a row a cell where those are few, else :data:`EXPOSURES` of them.
+
+        A level is then off by at most 1 / (2 EXPOSURES - 2) of the largest lag there can be.
+        """
+        left = self.scale.intervals - self.step
+        if left < 1 or self.batch * self.grid[0] * self.grid[1] <= FEW_CELLS:
+            return self._per_cell(self.scale.intervals - self._distance)
+        exposure = torch.linspace(0, self._most, EXPOSURES, dtype=torch.float64)
+        clock = (self.step - left * exposure).clamp(0, self.step)
+        place = (self._distance / left - 1) * ((EXPOSURES - 1) / max(self._most, 1e-12))
+        index = place.round().long().clamp(0, EXPOSURES - 1)
+        sigma = self.scale.at(clock).float()
+        return PixelTime(self._send(sigma), index, self._send(clock), self.size, self.patch)
 
     def _counted_distance(self) -> Tensor:
         k = self._k[1:].view(-1, 1, 1, 1)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 CURVES = ("quadratic", "linear", "piecewise", "exponential")
+LEARNED = "learned"  # the curve of a profile
 MASK_SOURCES = ("dynamic", "fixed", "given")
 FIRST_STEPS = ("objects", "background")
 ORIGINS = ("host", "paper")
@@ -35,11 +36,14 @@ SWITCHES = (
     *("enabled", "soft", "hires", "show_masks", "save_masks", "only_hires", "mask_invert"),
     "adetailer",
 )
-TEXTS = {"objects": "shark, bike", "mask_colours": "red=shark, blue=bike"}
+TEXTS = {
+    **{"objects": "shark, bike", "mask_colours": "red=shark, blue=bike"},
+    "profile": "my profile",
+}
 # What people say -> the value.
 SAID = {"mask_source": {"painted": "given"}}
 CHOICES = {
-    "curve": CURVES,
+    "curve": (*CURVES, LEARNED),
     "mask_source": MASK_SOURCES,
     "first_step": FIRST_STEPS,
     "origin": ORIGINS,
@@ -123,6 +127,7 @@ class Settings:
     # Transformers: what text tokens are told of time, the host's scalar or the objects' mean.
     text_timestep: str = "scalar"
     softmax: str = "text"  # transformers: attention to words among the text alone, or among all
+    profile: str = ""  # of the learned curve, by name
 
     def __post_init__(self) -> None:
         for name, said in SAID.items():
@@ -146,6 +151,12 @@ class Settings:
         if self.start >= self.end:
             raise SettingsError(
                 f"start: {self.start:g} is not before end ({self.end:g}); masks would never steer."
+            )
+
+        if self.curve == LEARNED and self.origin != ORIGINS[0]:
+            raise SettingsError(
+                f"origin: {self.origin} has no learned curve; set origin to {ORIGINS[0]}, or "
+                f"another curve."
             )
 
     def changed(self) -> dict[str, Any]:
