@@ -12,6 +12,7 @@ from modules import script_callbacks, scripts
 
 import asyndm
 from asyndm.core.presets import USER
+from asyndm.core.profile import PROFILES
 from asyndm.hosts import detect, infotext, taken, webui, xyz
 from asyndm.page import preview
 from asyndm.page.chips import asking_button, wire_chips
@@ -27,6 +28,7 @@ if HOST.samplers is not None:
     from asyndm.hosts.hosted import on_cfg_denoiser
 
     USER.folder, USER.frozen = shims.presets_place()
+    PROFILES.folder = shims.profiles_place()
 
 PAINTING = (
     "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "

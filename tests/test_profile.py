@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asyndm.core.masks import GivenMasks
-from asyndm.core.profile import Profile, log_snr, read_profile
+from asyndm.core.profile import PROFILES, Profile, log_snr, read_profile
 from asyndm.core.run import Director
 from asyndm.core.schedule import EXPOSURES, PixelClock, Steering
 from asyndm.core.settings import LEARNED, Settings, SettingsError
@@ -96,7 +96,7 @@ PROFILE = Profile(((-4.0, -4.2), (-2.0, -2.9), (0.0, -0.8), (3.0, 2.7)))
 @pytest.mark.parametrize("n", [9, 29, 59])
 @pytest.mark.parametrize("schedule", ["uniform", "karras", "exponential"])
 def test_an_object_from_the_start_is_where_the_profile_says(kind, n, schedule):
-    """In noise levels, so for any number of steps, schedule, and a run that starts in the middle."""
+    """In noise levels: for any number of steps, any schedule, a run that starts in the middle."""
     p = PARAMETRISATIONS[kind]
     whole = make_sigmas(schedule, n + 1, p)
     for sigmas in (whole, whole[n // 3 :]):
@@ -118,11 +118,13 @@ def test_an_object_from_the_start_is_where_the_profile_says(kind, n, schedule):
         assert reached > 0
 
 
-def test_a_run_takes_it_and_the_plain_curve_does_not():
+def test_a_run_takes_it_and_the_plain_curve_does_not(tmp_path, monkeypatch):
     sigmas, x = make_sigmas("uniform", 13, EPS), torch.zeros(1, 4, 8, 8)
     source = GivenMasks(torch.ones(1, 8, 8, dtype=torch.bool), 1.0)
     chosen = Settings(enabled=True, curve=LEARNED, profile="p", curvature=1)
-    director = Director.from_settings(chosen, EPS, source, profile=PROFILE)
+    (tmp_path / "p.json").write_text(PROFILE.to_json())
+    monkeypatch.setattr(PROFILES, "folder", tmp_path)
+    director = Director.from_settings(chosen, EPS, source)
     scale = SigmaScale(sigmas, EPS)
     with director.run(x, sigmas):
         for i in range(scale.intervals):
@@ -131,8 +133,11 @@ def test_a_run_takes_it_and_the_plain_curve_does_not():
                 snr = log_snr(float(director.call.pixel_time.sigma_map().mean()), scale)
                 background = log_snr(scale.sigmas[i + 1], scale)
                 assert snr < background - 0.05
+    for name, says in (("", "needs one"), ("q", "is unknown; choose one of p")):
+        with pytest.raises(SettingsError, match=says):
+            Director.from_settings(Settings(curve=LEARNED, profile=name), EPS, source)
     with pytest.raises(SettingsError, match="needs one"):
-        Director.from_settings(chosen, EPS, source)
+        Director(EPS, source, curve=LEARNED)
     with pytest.raises(SettingsError, match="has no learned curve"):
         Settings(enabled=True, curve=LEARNED, origin="paper")
 
@@ -170,7 +175,13 @@ def test_a_profile_is_found_by_its_name_alone(tmp_path):
             read_profile(name, folder)
         assert "\n" not in str(refused.value)
     with pytest.raises(SettingsError, match="there is none"):
-        read_profile("mine", None)
+        read_profile("mine", tmp_path / "missing")
+    told = Profile(PROFILE.knots, "abcdef0123456789", "mine")
+    assert not told.of_another("abcdef0123") and told.of_another("0123456789")
+    assert not told.of_another("") and not PROFILE.of_another("0123456789")
+    assert (
+        told.told.startswith("mine ") and told.told != Profile(PROFILE.knots[:3], "", "mine").told
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,14 @@ from PIL import Image  # noqa: E402
 
 from asyndm.core.given import mask_cells  # noqa: E402
 from asyndm.core.presets import KEPT  # noqa: E402
-from asyndm.core.settings import CHOICES, PRESETS, Settings, SettingsError  # noqa: E402
+from asyndm.core.settings import (  # noqa: E402
+    CHOICES,
+    CURVES,
+    LEARNED,
+    PRESETS,
+    Settings,
+    SettingsError,
+)
 from asyndm.hosts import faces, webui, xyz  # noqa: E402
 from asyndm.hosts.schema import schema
 from asyndm.page import controls as ui  # noqa: E402
@@ -339,7 +346,7 @@ def test_an_axis_changes_its_own_cell_alone():
     assert not webui.make_plan(off, "Euler a", {"enabled": False, "curvature": 0.9}).on
     with pytest.raises(RuntimeError, match="curvature"):
         options["curvature"].confirm(job, [0.2, 3.0])
-    assert options["curve"].choices() == ["quadratic", "linear", "piecewise", "exponential"]
+    assert options["curve"].choices() == [*CURVES, LEARNED]
 
 
 def test_the_axis_of_methods_sets_clock_and_guidance():

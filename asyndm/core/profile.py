@@ -11,6 +11,7 @@ rectified flow's 2 log((1 - sigma) / sigma).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from asyndm.core.settings import SettingsError, check_number
 from asyndm.core.sigma_scale import SigmaScale
 
 MOST_BYTES, LEAST_KNOTS, MOST_KNOTS = 16_384, 2, 32
+FOLDER = "asyndm-profiles"  # in the present folder, or a WebUI's data
 LOWEST, HIGHEST = -20.0, 20.0  # log-snr; Stable Diffusion's timesteps lie between -5.4 and 7.1
 
 
@@ -89,6 +91,18 @@ class Profile:
             pace = max(1.0, pace + rates[-1] / n)
         return (*rates, *([0.0] if n else []))  # behind the last interval all have arrived
 
+    @property
+    def told(self) -> str:
+        """Its name and a mark of its knots: a file of that name may be another one later."""
+        mark = hashlib.sha256(repr(self.knots).encode()).hexdigest()[:8]
+        return f"{self.name} {mark}"
+
+    def of_another(self, checkpoint: str) -> bool:
+        """Whether it was surely learned on another checkpoint than the one of this hash."""
+        a, b = self.checkpoint.lower(), checkpoint.lower()
+        known = min(len(a), len(b)) >= 8
+        return known and not (a.startswith(b) or b.startswith(a))
+
     def to_json(self) -> str:
         """The text of its file."""
         values = {"checkpoint": self.checkpoint, "knots": [list(pair) for pair in self.knots]}
@@ -103,18 +117,36 @@ def log_snr(sigma: float, scale: SigmaScale) -> float:
     return -2 * math.log(max(sigma, 1e-9))
 
 
-def read_profile(name: Any, folder: Path | None) -> Profile:
+class Profiles:
+    """Where profiles lie.
+
+    Attributes:
+        folder: of the files ``NAME.json``; a WebUI sets its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, name: Any) -> Profile:
+        """See :func:`read_profile`."""
+        return read_profile(name, self.folder)
+
+
+PROFILES = Profiles(Path(FOLDER))
+
+
+def read_profile(name: Any, folder: Path) -> Profile:
     """A profile by its name; nothing that is a path can be one.
 
     Args:
-        folder: where ``NAME.json`` lies; None = there is none.
+        folder: where ``NAME.json`` lies.
 
     Raises:
         SettingsError: there is none of that name, or its file cannot be used; in one line.
     """
     if not isinstance(name, str) or not name:
         raise SettingsError("profile: the learned curve needs one; name a file of its folder.")
-    known = sorted(p.stem for p in folder.glob("*.json")) if folder and folder.is_dir() else []
+    known = sorted(p.stem for p in folder.glob("*.json")) if folder.is_dir() else []
     if not NAME.fullmatch(name) or name not in known:
         there = f"choose one of {', '.join(known[:20])}" if known else f"there is none in {folder}"
         raise SettingsError(f"profile: {name[:60]!r} is unknown; {there}.")

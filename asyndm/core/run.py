@@ -17,11 +17,11 @@ from asyndm.core.grids import Size, pool, resample
 from asyndm.core.history import History
 from asyndm.core.masks import MaskSource, as_mask
 from asyndm.core.parametrisation import Parametrisation, align
-from asyndm.core.profile import Profile
+from asyndm.core.profile import PROFILES, Profile
 from asyndm.core.rows import Rows
 from asyndm.core.rules.base import Between, euler_step
 from asyndm.core.schedule import PixelClock, PixelTime, Steering
-from asyndm.core.settings import FIRST_STEPS, LEARNED, Settings, SettingsError
+from asyndm.core.settings import CURVES, FIRST_STEPS, LEARNED, Settings, SettingsError
 from asyndm.core.sigma_scale import SigmaScale
 
 
@@ -138,13 +138,18 @@ class Director:
         record: bool = False,
         steered: Tensor | None = None,
         patch: int = 1,
-        profile: Profile | None = None,
     ) -> Director:
-        """A director with the curve, origin, first step, window and lead of ``settings``."""
+        """A director with the curve, origin, first step, window and lead of ``settings``.
+
+        Raises:
+            SettingsError: the learned curve's profile cannot be used.
+        """
+        # Where no pixel is ever an object nobody asks for the profile.
+        learned = settings.curve == LEARNED and bool(source.curvatures)
         return cls(
             parametrisation,
             source,
-            curve=settings.curve,
+            curve=settings.curve if learned or settings.curve != LEARNED else CURVES[0],
             origin=settings.origin,
             first_step=settings.first_step,
             allowed=allowed,
@@ -156,7 +161,7 @@ class Director:
             steered=steered,
             patch=patch,
             text_timestep=settings.text_timestep,
-            profile=profile,
+            profile=PROFILES.read(settings.profile) if learned else None,
         )
 
     @contextmanager

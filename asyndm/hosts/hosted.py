@@ -31,6 +31,7 @@ from asyndm.hosts import shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
+from asyndm.hosts.learned import tell_profile
 from asyndm.hosts.levelling import norms_for
 from asyndm.hosts.painted import in_this_pass, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
@@ -231,7 +232,8 @@ class HostRun(Guided, ABC):
         setattr(self.denoiser, RUN, self)
         try:
             source = self._source()
-            director = self._director(source)
+            director = self.director = self._director(source)
+            tell_profile(self)
             self.call = director.call
             self.make_guide(director)
             options = {n: v for n, v in job.options.items() if n != "noise_sampler"}

@@ -36,7 +36,9 @@ _TELLS_FOUND = (0, 2)  # the first version whose images do
 MEASURED_KEY = "AsynDM measured"
 # The table that levelled norms went by: other tables make slightly other pictures.
 NORMS_KEY = "AsynDM norms"
-KEYS = (KEY, NOTE_KEY, VERSION_KEY, MEASURED_KEY, NORMS_KEY)
+# The profile of the learned curve, with a mark of its knots.
+PROFILE_KEY = "AsynDM profile"
+KEYS = (KEY, NOTE_KEY, VERSION_KEY, MEASURED_KEY, NORMS_KEY, PROFILE_KEY)
 _ON = "on"
 _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % escapes
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}

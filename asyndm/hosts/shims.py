@@ -17,6 +17,7 @@ import torch
 from modules import prompt_parser, script_callbacks, sd_samplers, sd_samplers_common, shared
 from torch import Tensor
 
+from asyndm.core.profile import FOLDER
 from asyndm.hosts import asked
 
 try:
@@ -95,6 +96,11 @@ def presets_place() -> tuple[Path, str]:
     frozen = getattr(shared.cmd_opts, "freeze_settings", False)
     why = "the WebUI's settings are frozen (--freeze-settings); nothing is saved." if frozen else ""
     return Path(shared.data_path) / "asyndm-presets", why
+
+
+def profiles_place() -> Path:
+    """The folder of the profiles of the learned curve."""
+    return Path(shared.data_path) / FOLDER
 
 
 def norms_place() -> Path:

@@ -18,7 +18,7 @@ from asyndm.core.given import ObjectMask, has_transparency, read_masks
 from asyndm.core.given import read_mask as decode_mask
 from asyndm.core.history import Frame
 from asyndm.core.presets import USER
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import LEARNED, Settings, SettingsError
 from asyndm.core.words import listed, short
 from asyndm.guidance import methods
 from asyndm.hosts.faces import is_own
@@ -218,6 +218,8 @@ def idle_settings(settings: Settings, words: bool = False, axes: Collection[str]
         lines.append("threshold: 0 makes every pixel an object; no mask is left.")
     if settings.only_hires and not settings.hires:
         lines.append("only_hires: the hires pass is switched off, so no pass is asynchronous.")
+    if settings.profile and settings.curve != LEARNED and "curve" not in axes:
+        lines.append(f"profile: the {settings.curve} curve has none; nothing is changed.")
     if settings.curve == "linear" and settings.curvature > 0:
         lines.append("curve: a linear one is the background's own; objects are not slow.")
     return lines
@@ -230,7 +232,7 @@ _OF_CLOCKS = (
 )
 _OF_SLOWNESS = (
     *("objects", "curve", "curvature", "origin", "start", "end", "lead", "show_masks"),
-    "save_masks",
+    *("save_masks", "profile"),
 )
 _OF_MASKS = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyndm.core.schedule import advance_distance
+from asyndm.core.settings import LEARNED
 
 
 def curve_points(curve: str, curvature: float, steps: int = 32) -> list[float]:
@@ -25,7 +26,9 @@ def curve_svg(curve: str, curvature: float) -> str:
             f"{left + i * step:.1f},{top + (1 - y) * height:.1f}" for i, y in enumerate(points)
         )
 
-    objects, background = curve_points(curve, curvature), curve_points("linear", 0)
+    background = curve_points("linear", 0)
+    # A profile is one of noise levels: what it is by step the run's schedule tells.
+    objects = background if curve == LEARNED else curve_points(curve, curvature)
     area = path(objects) + " " + " ".join(reversed(path(background).split()))
     bottom, right = top + height, left + width
     return f"""

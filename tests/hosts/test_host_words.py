@@ -69,10 +69,19 @@ def shown() -> set[str]:
         for block in page.blocks.values():
             found |= texts_of(block)
     prompt, pasted = "a cat near it", Found({mark("a cat near it", ""): ("cat",)}).to_text()
-    for written, told in (("cat:0.7, unicorn", ""), ("", ""), ("", pasted)):
+    for written, told in (("cat:0.7, unicorn", ""), ("", ""), ("", pasted), ("cat > dog", "")):
         for words in (prompt, "a cat was near it"):  # shown when asked for, so not in the page
             found |= Texts(chips_html(words, written, told)).found
-    found -= {"cat", "near", "was", "k 0.7", "unicorn."}  # the user's own
+    found -= {
+        "cat",
+        "near",
+        "was",
+        "k 0.7",
+        "unicorn.",
+        "dog.",
+        "cat · 1/2 k",
+        "dog · k",
+    }  # the user's
     found -= {None, "", "AsynDM", "foreground"}  # the last is a label of Forge's own canvas
     found.add(FACES["enabled"].label)  # the accordion's own box, which a host writes "AsynDM" at
     return {text for text in found if not re.fullmatch(r"[.\d]+", text)}
