@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from alignment_toys import ROOT, bench, small
 from PIL import Image
 
 from asyndm.bench.alignment import geneval, matching, prompt_sets, recipes
+from asyndm.bench.alignment.backends import Setup
 from asyndm.bench.alignment.methods import parse, parse_all
 from asyndm.bench.alignment.plan import Plan
 from asyndm.bench.alignment.store import Lines, Store
@@ -210,10 +212,10 @@ def test_the_row_counts_and_the_pictures_tell_methods_apart(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.png")}
 
 
-def test_equal_rows_and_equal_guidance(tmp_path, weights, monkeypatch):
-    monkeypatch.setattr(matching, "_PROMPTS", {"rows": 1, "guidance": 1})
+def test_equal_rows_and_equal_guidance(tmp_path, weights):
     methods = ["sync", "pag", "s-cfg", "z-sampling"]
     args = ["--backend", f"embedded:{weights}", "--match", "rows", "guidance", "--steps", 4]
+    args += ["--pilot", 1]
     assert bench("run", "--folder", tmp_path, "--limit", 1, "--methods", *methods, *args) == 0
     plan = Plan.load(tmp_path)
     assert plan.companions["pag"]["rows"].text == "cfg:steps=6"
@@ -225,6 +227,29 @@ def test_equal_rows_and_equal_guidance(tmp_path, weights, monkeypatch):
     report = json.loads((tmp_path / "report.json").read_text())
     reached = {(one["method"], one["by"]): one["reached"] for one in report["matched"]}
     assert reached["pag", "rows"] and reached["s-cfg", "rows"] and not reached["z-sampling", "rows"]
+
+
+def test_guidance_that_varies_is_measured_on_more_development_prompts(monkeypatch):
+    drawn = []
+
+    def draw(plan, backend, store):
+        drawn.append((len(plan.prompts), [one.text for one in plan.methods]))
+        for method in plan.methods:
+            for number, (key,) in enumerate(plan.keys(method)):
+                w = 2 + number % 2 if method.text == "s-cfg" else 2.5
+                store.records[key] = {"w_eff": w, "rows": 8}
+
+    monkeypatch.setattr(matching.drawing, "draw", draw)
+    backend = SimpleNamespace(check=lambda methods, prompts: None)
+    given = {"prompts": prompt_sets.load("grammar", "test", 2), "seeds": [0], "identity": {}}
+    setup = Setup(steps=4, cfg=2.5)
+    source = {"name": "grammar", "split": "test"}
+    plan = Plan(parse_all(["sync", "pag", "s-cfg"]), setup=setup, source=source, **given)
+    matching.match(plan, ["guidance"], backend, SimpleNamespace(records={}), 40)
+    assert drawn == [(12, ["sync", "pag", "s-cfg"]), (24, ["s-cfg"]), (40, ["s-cfg"])]
+    assert {name: one["guidance"].text for name, one in plan.companions.items()} == {
+        "pag": "cfg", "s-cfg": "cfg",
+    }  # fmt: skip
 
 
 def lines_of(folder):

@@ -110,3 +110,46 @@ def test_finished_pictures_that_are_missing_are_named(tmp_path, capsys):
     assert "0000.png is no picture" in capsys.readouterr().err.splitlines()[-1]
     assert bench(*args, "--methods", "mine", "--cfg", "3") == 2
     assert bench(*args, "--methods", "mine", "--match", "rows") == 2
+
+
+# --- other families, end to end ---
+
+
+@pytest.mark.parametrize(
+    ("family", "guided", "rows"),
+    [("2.1", "pag", 12), ("XL", "pag", 12), ("3.5", "apg", 8), ("Flux", "concave:k=.9", 4)],
+)
+def test_other_families_are_drawn_scored_and_reported(family, guided, rows, tmp_path, capsys):
+    """Stable Diffusion 2.1 predicts v; it and 3.5 are drawn in half precision."""
+    if family in ("3.5", "Flux"):
+        diffusers = pytest.importorskip("diffusers")
+        if not hasattr(diffusers, "FluxPipeline"):
+            pytest.skip("this diffusers has no Flux")
+        saved = tiny_checkpoint.save_flow(tmp_path / "saved", flux=family == "Flux")
+    else:
+        saved = tiny_checkpoint.save(tmp_path / "saved", xl=family == "XL", two=family == "2.1")
+    folder, methods = tmp_path / "out", ("sync", "asyndm:k=.9", guided)
+    more = ["--size", "32x32", "--match", "rows", "--methods", *methods]
+    if family in ("2.1", "3.5"):
+        more += ["--precision", "bfloat16"]
+    assert run(folder, saved, *more) == 0
+    plan, store = Plan.load(folder), Store(folder)
+    store.refresh()
+    each = 4 if family == "Flux" else 8
+    keys = {m.text: plan.keys(m)[0][0] for m in plan.methods}
+    assert {text: store.records[key]["rows"] for text, key in keys.items()} == {
+        "sync": each, "asyndm:k=.9": each, guided: rows,
+    }  # fmt: skip
+    assert len({store.picture(key).read_bytes() for key in keys.values()}) == 3
+    companion = plan.companions[guided]["rows"].text
+    assert companion == ("cfg:steps=6" if rows == 12 else "cfg")
+    assert bench("score", "--folder", folder, "--scores", "contrast") == 0
+    assert bench("report", "--folder", folder) == 0
+    report = json.loads((folder / "report.json").read_text())
+    assert report["asked"] == list(methods) and (folder / "report.html").exists()
+    if family == "Flux":
+        assert run(tmp_path / "no", saved, "--methods", "sync", "apg") == 2
+        assert run(tmp_path / "no", saved, "--rule", "ddpm") == 2
+        errors = capsys.readouterr().err
+        assert "Flux is drawn without a prediction without the prompt" in errors
+        assert "rule: 'ddpm' has no form with this model; choose of euler" in errors

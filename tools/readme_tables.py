@@ -281,12 +281,14 @@ def norms(report: dict) -> str:
 
 
 def alignment(report: dict) -> str:
-    """Every method beside the first and CFG of equal rows: the tested score, objects, costs."""
+    """Every method beside the first and CFG of equal rows or guidance: scores and costs."""
     costs = {one["text"]: one for one in report["methods"]}
     right, objects = report["scores"][:2]
     beside = [{one["method"]: one for one in score["beside"] if one["by"] == "steps"}
               for score in (right, objects)]  # fmt: skip
-    matched = {one["method"]: one for one in right["beside"] if one["by"] == "rows"}
+    matched = [{one["method"]: one for one in right["beside"] if one["by"] == kind}
+               for kind in ("rows", "guidance")]  # fmt: skip
+    near = {one["method"]: one for one in report["matched"] if one["by"] == "guidance"}
     rows = []
     for text in report["asked"]:
         cost, one = costs[text], beside[0].get(text)
@@ -294,14 +296,16 @@ def alignment(report: dict) -> str:
         cells.append(change(one, 3) + (f", p {p_value(one['p'])}" if one else ""))
         cells.append(p_value(one["p_holm"]) if one else "")
         cells += [level(objects["means"][text], 3), change(beside[1].get(text), 3)]
-        w, paid = cost["w_eff"], matched.get(text)
+        w, (paid, guided) = cost["w_eff"], (each.get(text) for each in matched)
         cells.append(f"{paid['against']}: {change(paid, 3)}" if paid else "")
+        off = "" if text not in near or near[text]["reached"] else " (not within 2%)"
+        cells.append(f"{guided['against']}: {change(guided, 3)}{off}" if guided else "")
         cells += [f"{cost['rows']:.0f}", "none" if w is None else f"{w:.2f}"]
         rows.append(cells)
     head = [
         f"n = {report['prompts']}", "prompt fully right", f"against {report['baseline']}",
         "p by Holm", "objects right", f"against {report['baseline']}",
-        "fully right against CFG of equal rows", "rows", "w_eff",
+        "fully right against CFG of equal rows", "and of equal guidance", "rows", "w_eff",
     ]  # fmt: skip
     return table(head, rows) + "\n\n" + _alignment_says(right, report)
 
@@ -317,7 +321,25 @@ def _alignment_says(score: dict, report: dict) -> str:
         return said
     of = {len(each) for each in chosen["from"].values()} - {1}
     how = f"{len(chosen['prompts'])} development prompts, of {min(of)} to {max(of)} values a method"
-    return f"{said} Settings were chosen by {chosen['score']} on {how}."
+    said = f"{said} Settings were chosen by {chosen['score']} on {how}."
+    return said + _guided_says(score, report)
+
+
+def _guided_says(score: dict, report: dict) -> str:
+    """Which methods CFG met at their effective guidance, and which of them differ from it."""
+    matched = [one for one in report["matched"] if one["by"] == "guidance"]
+    near = {one["method"] for one in matched if one["reached"]}
+    if not near:
+        return ""
+    apart = [
+        f"{one['method']} ({change(one, 3)}, p {p_value(one['p'])})"
+        for one in score["beside"]
+        if one["by"] == "guidance" and one["method"] in near and one["low"] * one["high"] > 0
+    ]
+    return (
+        f" CFG came within 2% of the effective guidance of {len(near)} of {len(matched)} methods; "
+        f"the interval of {', '.join(apart) or 'none of these'} excludes 0 beside it, uncorrected."
+    )
 
 
 def percent(cell: dict) -> str:

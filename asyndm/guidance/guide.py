@@ -98,8 +98,10 @@ class Guide:
             self.method.eta = float(ancestral if eta is None else eta)
         return name
 
-    def begin(self, host_sigmas: list[float]) -> None:
-        """A run over the host's list starts."""
+    def begin(self, host_sigmas: list[float], steps: int | None = None) -> None:
+        """A run over the host's list starts; ``steps``: how many, where it was not known before."""
+        if steps is not None and self.passes is not None:
+            self.passes.steps = round(self.settings.zigzag * steps)
         self._host, self.step, self._up = list(host_sigmas), -1, False
         self.method.begin(self._host)
 
@@ -110,11 +112,7 @@ class Guide:
         Raises:
             UnsupportedNetwork: there is nothing to read or perturb.
         """
-        if is_transformer(network) and (self.perturbation or self.reader):
-            raise UnsupportedNetwork(
-                f"guidance: {self.settings.guidance} works on a U-Net's attention; with this "
-                "transformer choose cfg, apg, cfg++ or cfg++w."
-            )
+        check_network(self.settings, network)
         with ExitStack() as stack:
             stack.enter_context(self.counter.watching(network))
             if self.perturbation is not None:
@@ -201,3 +199,17 @@ class Guide:
 
     def _level(self) -> float:
         return self._host[min(max(self.step, 0), len(self._host) - 1)]
+
+
+def check_network(settings: Settings, network: nn.Module) -> None:
+    """Refuse what a network has no form of.
+
+    Raises:
+        UnsupportedNetwork: a guidance that perturbs or reads a U-Net's attention, in a transformer.
+    """
+    method = methods.METHODS[settings.guidance](settings)
+    if is_transformer(network) and (method.perturbs or method.reads_regions):
+        raise UnsupportedNetwork(
+            f"guidance: {settings.guidance} works on a U-Net's attention; with this "
+            "transformer choose cfg, apg, cfg++ or cfg++w."
+        )

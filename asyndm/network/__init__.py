@@ -2,6 +2,7 @@
 
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import grid_for
+from asyndm.network.diffusers_dit import packed_size
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.families import attach, is_transformer, patch_of
 
@@ -12,5 +13,6 @@ __all__ = [
     "attach",
     "grid_for",
     "is_transformer",
+    "packed_size",
     "patch_of",
 ]

@@ -69,7 +69,7 @@ def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
                 continue
             if not hasattr(attention, "to_q") or not hasattr(attention, "to_k"):
                 raise UnsupportedNetwork("The network's cross-attention has no to_q and to_k.")
-            if _is_fused(attention):
+            if is_fused(attention):
                 raise UnsupportedNetwork(
                     "The network's projections are fused: call unfuse_qkv_projections() first."
                 )
@@ -83,8 +83,11 @@ def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
     return layers
 
 
-def _is_fused(attention: nn.Module) -> bool:
-    """Whether diffusers projects with one product; unfusing leaves the attribute as it is."""
+def is_fused(attention: nn.Module) -> bool:
+    """Whether diffusers projects with one product; unfusing may leave the attribute as it is."""
     processor = getattr(attention, "processor", None)
-    fused = getattr(attention, "fused_projections", False)
-    return bool(fused) and (processor is None or "Fused" in type(processor).__name__)
+    if not getattr(attention, "fused_projections", False):
+        return False
+    if processor is None or type(attention).__name__ != "Attention":  # later classes take it back
+        return True
+    return "Fused" in type(processor).__name__

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.grids import Size
+from asyndm.network.cross import is_fused
 from asyndm.network.dit import GATE, SCALE, SHIFT, Point, Station, TransformerHooks, triples
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
@@ -30,7 +31,7 @@ class _DiffusersTransformer(TransformerHooks):
                     "disable_forward_chunking() first."
                 )
         for module in self.unet.modules():
-            if getattr(module, "fused_projections", False):
+            if is_fused(module):
                 raise UnsupportedNetwork(
                     "The network's projections are fused: call unfuse_qkv_projections() first."
                 )
@@ -125,17 +126,21 @@ class FluxHooks(_DiffusersTransformer):
 
     def _size(self, args: tuple, kwargs: dict) -> Size:
         """(H, W) of the latents: as the run knows it, else from the tokens' own places."""
-        if self.call.pixel_time is not None:
-            return self.call.pixel_time.size
-        ids = kwargs["img_ids"] if "img_ids" in kwargs else args[4]
-        ids = ids[0] if ids.ndim == 3 else ids
-        ids = ids[ids[:, 0] == 0]  # reference images are numbered from 1
-        rows, columns = (ids[:, 1:].amax(0) - ids[:, 1:].amin(0)).tolist()
-        return (2 * (int(rows) + 1), 2 * (int(columns) + 1))
+        time = self.call.pixel_time
+        return packed_size(args, kwargs) if time is None else time.size
 
     def _rotation(self, module: nn.Module, args: tuple, output: tuple) -> None:
         if self.reader is not None:
             self.reader.rotation = tuple(each[None, :, ::2] for each in output)
+
+
+def packed_size(args: tuple, kwargs: dict) -> Size:
+    """(H, W) of the latents in a call of Flux's network, by the places of its tokens."""
+    ids = kwargs["img_ids"] if "img_ids" in kwargs else args[4]
+    ids = ids[0] if ids.ndim == 3 else ids
+    ids = ids[ids[:, 0] == 0]  # reference images are numbered from 1
+    rows, columns = (ids[:, 1:].amax(0) - ids[:, 1:].amin(0)).tolist()
+    return (2 * (int(rows) + 1), 2 * (int(columns) + 1))
 
 
 def _double(block: nn.Module) -> Station:

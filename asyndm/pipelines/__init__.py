@@ -6,8 +6,8 @@
 ``Checkpoint`` is the one loader for all that works on a checkpoint of one's own.
 """
 
-from asyndm.pipelines.checkpoint import Checkpoint
+from asyndm.pipelines.checkpoint import Checkpoint, load_pipeline, size_of
 from asyndm.pipelines.result import Steered
 from asyndm.pipelines.steering import steer
 
-__all__ = ["Checkpoint", "Steered", "steer"]
+__all__ = ["Checkpoint", "Steered", "load_pipeline", "size_of", "steer"]

@@ -64,33 +64,15 @@ class Checkpoint:
         Args:
             path: of it.
             device: where the pipeline runs.
-            dtype: of its weights; the autoencoder's stay in float32, which SDXL's needs.
+            dtype: of its weights; the autoencoder's are in float32, which SDXL's needs.
 
         Raises:
             SettingsError: nothing that can be loaded.
             UnsupportedNetwork: as the class.
         """
-        try:
-            from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
-
-            options = {"torch_dtype": dtype, "local_files_only": Path(path).exists()}
-            if Path(path).is_file():
-                pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
-            else:
-                pipe = AutoPipelineForText2Image.from_pretrained(str(path), **options)
-        except ModuleNotFoundError:
-            raise
-        except Exception as error:  # of many libraries' own kinds: files, hub, weights
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise SettingsError(
-                f"checkpoint: {path} cannot be loaded ({lines[0]:.120}); name a folder in "
-                "diffusers' layout, or a file of Stable Diffusion."
-            ) from error
-        if getattr(pipe, "safety_checker", None) is not None:
-            pipe.safety_checker = None  # it blackens pictures; here nobody is shown any
+        pipe = load_pipeline(path, device, dtype)
         pipe.vae.to(torch.float32)
-        pipe.set_progress_bar_config(disable=True)
-        return cls(pipe.to(device))
+        return cls(pipe)
 
     @property
     def device(self) -> torch.device:
@@ -99,9 +81,7 @@ class Checkpoint:
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels the model was trained at."""
-        side = self.unet.config.sample_size
-        height, width = side if isinstance(side, (list, tuple)) else (side, side)
-        return height * self.factor, width * self.factor
+        return size_of(self.pipe)
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of a prompt as the text encoder sees them, start and end included."""
@@ -213,3 +193,47 @@ class Checkpoint:
                 callback_on_step_end=after_step,
             ).images
         return latents.float().cpu(), average.read().float().cpu()
+
+
+def load_pipeline(path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+    """diffusers' text-to-image pipeline of a folder in its layout, a WebUI's file, or a hub's name.
+
+    Args:
+        path: of it.
+        device: where it runs.
+        dtype: of its weights.
+
+    Raises:
+        SettingsError: nothing that can be loaded.
+    """
+    try:
+        from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
+
+        options = {"torch_dtype": dtype, "local_files_only": Path(path).exists()}
+        if Path(path).is_file():
+            pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
+        else:
+            pipe = AutoPipelineForText2Image.from_pretrained(str(path), **options)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # of many libraries' own kinds: files, hub, weights
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise SettingsError(
+            f"checkpoint: {path} cannot be loaded ({lines[0]:.120}); name a folder in "
+            "diffusers' layout, or a file of Stable Diffusion."
+        ) from error
+    if getattr(pipe, "safety_checker", None) is not None:
+        pipe.safety_checker = None  # it blackens pictures; here nobody is shown any
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def size_of(pipe: Any) -> tuple[int, int]:
+    """(height, width) in pixels a pipeline's model was trained at."""
+    if getattr(pipe, "unet", None) is None:
+        side, factor = pipe.default_sample_size, pipe.vae_scale_factor
+    else:
+        side = pipe.unet.config.sample_size
+        factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    return height * factor, width * factor

@@ -19,6 +19,8 @@ from asyndm.core.run import Director
 from asyndm.core.schedule import PixelTime
 from asyndm.core.settings import SettingsError
 from asyndm.guidance import Guide, methods
+from asyndm.pipelines.calls import RowsTold
+from asyndm.pipelines.views import Plain, showing, shown
 
 
 class Predictions:
@@ -27,25 +29,38 @@ class Predictions:
     Args:
         pipe: the pipeline.
         guide: of the run.
-        director: of the run.
         batch: pictures.
+        rows: says whose rows a call has.
+        true_scale: of Flux's call, see :func:`~asyndm.pipelines.calls.true_scale`.
     """
 
-    def __init__(self, pipe: Any, guide: Guide, director: Director, batch: int) -> None:
-        self.pipe, self.guide, self.director, self.batch = pipe, guide, director, batch
+    def __init__(
+        self, pipe: Any, guide: Guide, batch: int, rows: RowsTold, true_scale: float | None = None
+    ) -> None:
+        self.pipe, self.guide, self.batch, self.rows = pipe, guide, batch, rows
+        self._true_scale = true_scale
+        self.director: Director | None = None
+        self.view = Plain()
         self.parametrisation = guide.parametrisation
         self.guided = methods.guides(guide.settings)
-        self._call: tuple[Any, tuple, dict] | None = None  # network and arguments of the last call
-        self._inside = False  # a further call of ours
+        # Network and arguments of the last call with rows with the prompt, and of that without.
+        self._calls: dict[bool, tuple[Any, tuple, dict]] = {}
+        self._held: tuple[Tensor, Tensor] | None = None  # output and D of a step's first call
         if guide.passes is not None and getattr(pipe, "controlnet", None) is not None:
             raise SettingsError(
                 "zigzag: a ControlNet's hints belong to one network call; set zigzag to 0, or take "
                 "a pipeline without ControlNet."
             )
 
+    def begin(self, director: Director, view: Plain) -> None:
+        """A run starts."""
+        self.director, self.view = director, view
+
     @property
     def scale(self) -> float:
         """The pipeline's guidance scale, 1 where it makes nothing without the prompt."""
+        if self._true_scale is not None:
+            return self._true_scale
         guided = getattr(self.pipe, "do_classifier_free_guidance", True)
         return float(self.pipe.guidance_scale) if guided else 1.0
 
@@ -54,16 +69,18 @@ class Predictions:
         """Ahead of all other hooks."""
 
         def begin(module: Any, args: tuple, kwargs: dict) -> None:
-            if not self._inside:
-                self._call = (module, args, kwargs)
-                self.guide.begin_prediction()
+            if not self.rows.asking:
+                self._calls[self.rows.cond] = (module, args, kwargs)
+                if self.rows.cond:  # where a step has two calls it is the first
+                    self.guide.begin_prediction()
 
         handle = network.register_forward_pre_hook(begin, with_kwargs=True)
         try:
             yield
         finally:
             handle.remove()
-            self._call = None
+            self._calls.clear()
+            self._held = None
 
     @contextmanager
     def ending(self, network: Any) -> Iterator[None]:
@@ -111,23 +128,29 @@ class Predictions:
         return self._combined(x, level, cond, uncond, scale)
 
     def _ended(self, module: Any, args: tuple, output: Any) -> Any:
-        if self._inside:
+        if self.rows.asking:
             return None
-        said = output[0] if isinstance(output, tuple) else output.sample
+        raw = output[0] if isinstance(output, tuple) else output.sample
+        said = self.view.opened(raw)
         wide = wide_float(said.device)
         level = self.director.clock_time.sigma_map().to(said.device, wide)
-        shown = self._call[1][0] if self._call[1] else self._call[2]["sample"]
-        channels = said.shape[1]
-        shown = shown[-self.batch :, :channels].to(wide)
-        x = shown / self.parametrisation.c_in(level)
+        given = shown(*self._calls[self.rows.cond][1:])
+        given = self.view.first(given, said.shape[1])[-self.batch :]
+        x = self.view.opened(given).to(wide) / self.parametrisation.c_in(level)
         halves = said.unflatten(0, (-1, self.batch))
         guesses = [self.parametrisation.denoised(x, half.to(wide), level) for half in halves]
+        if self.rows.split:
+            if self.rows.cond:
+                self._held = said, guesses[0]
+                return None
+            halves = torch.stack([said, self._held[0]])
+            guesses.append(self._held[1])
         uncond = guesses[0] if len(guesses) == 2 else None
         denoised = self._combined(x, level, guesses[-1], uncond, self.scale)
         if not self.guided:
             return None  # it was measured
         wanted = self.parametrisation.output(x, denoised, level)
-        replaced = self._before_scale(wanted, halves).to(said.dtype)
+        replaced = self.view.closed(self._before_scale(wanted, halves)).to(raw.dtype)
         if isinstance(output, tuple):
             return (replaced, *output[1:])
         output.sample = replaced
@@ -137,15 +160,15 @@ class Predictions:
         """What the pipeline's formula turns into ``wanted``.
 
         Both halves alike, whatever its scale; but guidance_rescale compares with the prediction
-        with the prompt, which has to stay there then.
+        with the prompt, which has to stay there then; and so does that of a call which is over.
         """
         if len(halves) == 1:
             return wanted
         cond, scale = wanted, self.scale
-        if getattr(self.pipe, "_guidance_rescale", 0.0) and scale != 1:
+        if self.rows.split or (getattr(self.pipe, "_guidance_rescale", 0.0) and scale != 1):
             cond = halves[1].to(wanted)
         uncond = wanted if cond is wanted else (wanted - scale * cond) / (1 - scale)
-        return torch.cat([uncond, cond])
+        return uncond if self.rows.split else torch.cat([uncond, cond])
 
     def _combined(
         self, x: Tensor, level: Tensor, cond: Tensor, uncond: Tensor | None, scale: float
@@ -159,30 +182,28 @@ class Predictions:
     @property
     def _both(self) -> bool:
         """The pipeline's own call had rows without the prompt."""
-        _, args, kwargs = self._call
-        return len(args[0] if args else kwargs["sample"]) == 2 * self.batch
+        _, args, kwargs = self._calls[True]
+        return self.rows.split or len(shown(args, kwargs)) == 2 * self.batch
 
     def _ask(self, x: Tensor, level: Tensor, cond: bool) -> Tensor:
         """D of one more network call, with one row a picture."""
-        network, args, kwargs = self._call
-        shown = args[0] if args else kwargs["sample"]
-        rows, batch = len(shown), self.batch
+        network, args, kwargs = self._calls[cond or not self.rows.split]
+        before = shown(args, kwargs)
+        rows, batch = len(before), self.batch
         taken = slice(rows - batch, rows) if cond else slice(0, batch)
-        new = (x * self.parametrisation.c_in(level)).to(shown.dtype)
-        new = torch.cat([new, shown[taken, x.shape[1] :]], dim=1)
-        args, kwargs = _rows_of((args, kwargs), rows, taken)
-        if args:
-            args = (new, *args[1:])
-        else:
-            kwargs = {**kwargs, "sample": new}
+        new = self.view.closed(x * self.parametrisation.c_in(level))
+        new = self.view.joined(new, before[taken])
+        if rows > batch:
+            args, kwargs = _rows_of((args, kwargs), rows, taken)
+        args, kwargs = showing(args, kwargs, new)
         call, before = self.guide.call, self.guide.call.rows
         call.rows = Rows.of(range(batch), [0 if cond else -1] * batch, x.device)
-        self._inside = True
+        self.rows.asking = True
         try:
             output = network(*args, **kwargs)
         finally:
-            self._inside, call.rows = False, before
-        said = output[0] if isinstance(output, tuple) else output.sample
+            self.rows.asking, call.rows = False, before
+        said = self.view.opened(output[0] if isinstance(output, tuple) else output.sample)
         return self.parametrisation.denoised(x, said.to(x.dtype), level)
 
 

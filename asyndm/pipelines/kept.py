@@ -11,6 +11,8 @@ from torch import Tensor
 
 from asyndm.core.settings import Settings
 from asyndm.core.shadow import shadowed
+from asyndm.pipelines.calls import network_of
+from asyndm.pipelines.views import Plain, is_packed
 
 
 class Kept:
@@ -22,14 +24,24 @@ class Kept:
         settings: whose lead is asked for.
 
     Attributes:
-        allowed: [B, h, w], 1 = repainted; None = no inpainting.
-        known: [B, C, h, w], the clean latents, where the pipeline blends them in itself.
+        view: how the pipeline holds latents, once that is known.
     """
 
     def __init__(self, pipe: Any, batch: int, settings: Settings) -> None:
         self.pipe, self.batch, self.settings = pipe, batch, settings
-        self.allowed: Tensor | None = None
-        self.known: Tensor | None = None
+        self.view = Plain()
+        self._mask: Tensor | None = None
+        self._clean: Tensor | None = None
+
+    @property
+    def allowed(self) -> Tensor | None:
+        """[B, h, w], 1 = repainted; None = no inpainting."""
+        return None if self._mask is None else self.view.opened(self._mask)[:, 0]
+
+    @property
+    def known(self) -> Tensor | None:
+        """[B, C, h, w], the clean latents, where the pipeline blends them in itself."""
+        return None if self._clean is None else self.view.opened(self._clean)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -44,14 +56,19 @@ class Kept:
             yield
 
     def _masked(self, made: Any) -> None:
-        """(mask [B or 2B, 1, h, w], latents of the masked picture)."""
-        self.allowed = made[0][: self.batch, 0]
+        """(mask [B or 2B, 1, h, w], or packed; latents of the masked picture)."""
+        self._mask = made[0][: self.batch]
 
     def _prepared(self, made: Any) -> None:
-        """(latents, noise if asked for, latents of the picture if asked for)."""
-        blends = self.pipe.unet.config.in_channels == self.pipe.vae.config.latent_channels
-        if blends and isinstance(made, (tuple, list)) and len(made) == 3:
-            self.known = made[2]
+        """(latents, noise if asked for, latents of the picture if asked for; Flux's places)."""
+        if blends(self.pipe) and isinstance(made, (tuple, list)) and len(made) >= 3:
+            self._clean = made[2]
+
+
+def blends(pipe: Any) -> bool:
+    """Whether an inpainting pipeline puts back what it keeps after each step."""
+    network, latents = network_of(pipe), pipe.vae.config.latent_channels
+    return network.config.in_channels == latents * (4 if is_packed(network) else 1)
 
 
 def _seen(own: Any, seen: Any) -> Any:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from asyndm.core.settings import TRANSFORMER_ONLY, Settings
+from asyndm.guidance import methods
+from asyndm.pipelines.kept import blends
 
 _OF_WEBUIS = ("hires", "show_masks", "save_masks", "only_hires", "adetailer")
 _OF_GIVEN = ("mask_invert", "mask_grow", "mask_feather", "mask_colours")
 _OF_WORDS = ("objects", "threshold", "smoothing", "first_step")
+_OWN_SCALE = methods.OWNERS["cfgpp_lambda"]
+_WITHOUT = ("s-cfg", "apg", *_OWN_SCALE)  # methods that compare with what has no prompt
 _WITH_ETA = ("EulerAncestralDiscreteScheduler", "DDPMScheduler")
 
 
@@ -24,7 +28,10 @@ def idle_settings(settings: Settings, pipe: Any, inpaints: bool, painted: bool) 
     changed = settings.changed()
     scheduler = type(pipe.scheduler).__name__
     lines = [f"{n}: it is of WebUIs; it changes nothing here." for n in _OF_WEBUIS if n in changed]
-    if not hasattr(pipe, "transformer"):
+    if hasattr(pipe, "transformer"):
+        if "norms" in changed:
+            lines.append("norms: a transformer has no group norms; it changes nothing.")
+    else:
         lines += [
             f"{n}: it is of transformers; it changes nothing here."
             for n in TRANSFORMER_ONLY
@@ -50,6 +57,30 @@ def idle_settings(settings: Settings, pipe: Any, inpaints: bool, painted: bool) 
         lines.append(f"eta: it changes nothing beside {scheduler}{where}.")
     if settings.lead > 0 and not inpaints:
         lines.append("lead: nothing is kept; it acts in inpainting pipelines only.")
-    elif settings.lead > 0 and pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+    elif settings.lead > 0 and not blends(pipe):
         lines.append("lead: this network repaints everything; it changes nothing.")
     return lines
+
+
+def unguided(settings: Settings, packed: bool) -> list[str]:
+    """One line for each setting that a call which makes nothing without the prompt leaves idle.
+
+    Args:
+        settings: the user's.
+        packed: it is Flux's.
+    """
+    why, remedy = "at this guidance_scale the pipeline", "set it above 1"
+    if packed:
+        why, remedy = "this call", "give a negative_prompt and true_cfg_scale above 1"
+    needs = {}
+    if settings.guidance in _WITHOUT:
+        needs["guidance"] = settings.guidance
+    if methods.interval_of(settings).limits:
+        needs["interval"] = "an interval of guidance"
+    if settings.zigzag > 0:
+        needs["zigzag"] = "a zigzag"
+    return [
+        f"{field}: {why} makes nothing without the prompt, which {one} needs; {remedy}"
+        f"{' (it is not read)' if one in _OWN_SCALE and not packed else ''}."
+        for field, one in needs.items()
+    ]

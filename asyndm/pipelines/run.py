@@ -2,13 +2,13 @@
 
 The pipeline's own loop runs. Its scheduler's ``scale_model_input``, ``step`` and ``add_noise`` are
 shadowed on the instance for the one call, and hooks sit in its network; the scalar timestep that
-the loop hands around stays the pipeline's, for whatever it decides by it.
+the loop hands around stays the pipeline's, for whatever it decides by it. Loops of transformers ask
+their scheduler for ``step`` and ``scale_noise`` alone: there the network's first call begins a run.
 """
 
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from asyndm.core.masks import MaskSource
 from asyndm.core.parametrisation import wide_float
-from asyndm.core.rows import Rows
 from asyndm.core.rules import make_rule
 from asyndm.core.rules.base import Rule
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.settings import Settings
 from asyndm.core.shadow import shadowed
 from asyndm.guidance import Guide
-from asyndm.network import AttentionCapture, RowsMismatch, attach
+from asyndm.network import AttentionCapture, RowsMismatch, attach, is_transformer, patch_of
+from asyndm.pipelines.calls import RowsTold, network_of
 from asyndm.pipelines.guided import Predictions
 from asyndm.pipelines.kept import Kept
 from asyndm.pipelines.schedulers import (
@@ -36,14 +36,14 @@ from asyndm.pipelines.schedulers import (
     form_of,
     parametrisation_of,
 )
+from asyndm.pipelines.views import Packed, Plain, is_packed, showing, shown
 
 # (size of the latents, device) -> the masks of a run
 SourceOf = Callable[[tuple[int, int], torch.device], MaskSource]
 
 
-def network_of(pipe: Any) -> Any:
-    """The network that denoises: a U-Net, or a transformer."""
-    return getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+_OF_UNETS = ("scale_model_input", "step", "add_noise")
+_OF_TRANSFORMERS = ("step", "scale_noise")
 
 
 class SteeredRun:
@@ -59,6 +59,7 @@ class SteeredRun:
         eta: of the call, which DDIM takes.
         still: no pixel's clock differs from the pipeline's.
         record: keep a film.
+        true_scale: of Flux's call, see :func:`~asyndm.pipelines.calls.true_scale`.
     """
 
     def __init__(
@@ -72,19 +73,25 @@ class SteeredRun:
         eta: float = 0.0,
         still: bool = False,
         record: bool = True,
+        true_scale: float | None = None,
     ) -> None:
         self.pipe, self.settings, self.batch = pipe, settings, batch
         self.scheduler, self.network = pipe.scheduler, network_of(pipe)
-        self.form = form_of(self.scheduler)
+        self.transformer = is_transformer(self.network)
+        self.form = form_of(self.scheduler, self.transformer)
         self.parametrisation = parametrisation_of(self.scheduler)
         self.kept = Kept(pipe, batch, settings)
-        self.guide: Guide | None = None
+        self.call = NetworkCall()
+        self.guide = Guide(settings, self.parametrisation, self.call, batch, 0, still=still)
         self.director: Director | None = None
+        self.view = Plain()
         self._source, self._capture = source, capture
         self._steered = None if steered is None or all(steered) else torch.tensor(steered)
         self._eta, self._still, self._record = eta, still, record
         self._stack = ExitStack()
-        self._predictions: Predictions | None = None
+        rows = RowsTold(self.network, self.call, batch, (true_scale or 1.0) > 1)
+        self._rows = rows
+        self._predictions = Predictions(pipe, self.guide, batch, rows, true_scale)
         self._levels: Levels | None = None
         self._rule: Rule | None = None
         self._index = self._step = 0  # in the scheduler's list, and in this run's
@@ -94,11 +101,12 @@ class SteeredRun:
         """Around the pipeline's own call; nothing stays behind it."""
         with self._stack as stack:
             scheduler = self.scheduler
-            for name in ("scale_model_input", "step", "add_noise"):
+            for name in _OF_TRANSFORMERS if self.transformer else _OF_UNETS:
                 own = getattr(scheduler, name)
                 stack.enter_context(shadowed(scheduler, name, _standing_in(own, self)))
             stack.enter_context(self.kept.watching())
             stack.callback(self._end)
+            self._attach()
             yield
 
     def _end(self) -> None:
@@ -125,6 +133,7 @@ class SteeredRun:
         given.apply_defaults()
         given = given.arguments
         output, sample = given["model_output"], given["sample"]
+        output, drawn_like = self.view.opened(output), output
         director, i = self.director, self._step
         now = director.clock_time
         wide = wide_float(sample.device)
@@ -138,13 +147,13 @@ class SteeredRun:
         rule = self._new_rule() if first_order else self._rule
         if rule.needs_uncond:
             rule.uncond = self.guide.uncond.to(wide)
-        noise = self._noise(output, given)
+        noise = self._noise(drawn_like, given)
         draw = None if noise is None else lambda *ends: noise.to(wide)
         x = rule.step(x, denoised, level, landed, *host, draw)
         self._index, self._step = self._index + 1, i + 1
         if hasattr(self.scheduler, "_step_index"):
             self.scheduler._step_index = self._index
-        made = self._as_sample(x, landed).to(sample.dtype)
+        made = self.view.closed(self._as_sample(x, landed)).to(sample.dtype)
         if given.get("return_dict", True):
             from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
@@ -153,13 +162,39 @@ class SteeredRun:
 
     def add_noise(self, own: Callable, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What inpainting keeps is at its own noise level, once the run has begun."""
-        plain = own(clean, noise, timesteps)
+        return self._noised(own(clean, noise, timesteps), clean, noise)
+
+    def scale_noise(
+        self, own: Callable, sample: Tensor, timestep: Any = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """As :meth:`add_noise`."""
+        return self._noised(own(sample, timestep, noise), sample, noise)
+
+    def _noised(self, plain: Tensor, clean: Tensor, noise: Tensor) -> Tensor:
         if self.director is None or not self.director.lead:
             return plain
         level = self.director.clock_time.sigma_map().to(clean.device)
-        return self._as_sample(clean.float() + noise.float() * level, level).to(plain.dtype)
+        clean, noise = self.view.opened(clean.float()), self.view.opened(noise.float())
+        share = 1 - level if self.parametrisation.flow else 1.0
+        made = self._as_sample(share * clean + noise * level, level)
+        return self.view.closed(made).to(plain.dtype)
 
     # --- beginning ---
+
+    def _called(self, module: Any, args: tuple, kwargs: dict) -> tuple | None:
+        """Of a transformer, ahead of all other hooks: a run begins, and enters its noise levels."""
+        given = shown(args, kwargs)
+        channels = self.pipe.vae.config.latent_channels
+        if self.director is None:
+            if is_packed(module):
+                self.view = self.kept.view = Packed.of(args, kwargs)
+            first = self.view.first(given, channels)[: self._batch_of(given)]
+            self._begin(self.view.opened(first), None)
+        if not self._entering or self._rows.asking:
+            return None
+        halves = self.view.first(given, channels).unflatten(0, (-1, self.batch))
+        entered = [self.view.closed(self._entered(half)) for half in halves]
+        return showing(args, kwargs, self.view.joined(torch.cat(entered), given))
 
     def _begin(self, sample: Tensor, timestep: Any) -> None:
         first = first_index(self.scheduler, timestep)
@@ -173,33 +208,37 @@ class SteeredRun:
             self.parametrisation,
             self._source(size, sample.device),
             allowed=None if self._still else self.kept.allowed,
-            known=None if self._still else self._known(),
-            timestep=HostTimesteps(self.parametrisation, levels),
+            known=None if self._still else self.kept.known,
+            timestep=self._timesteps(levels, sample.dtype),
             record=self._record and not self._still,
             steered=self._steered,
+            patch=patch_of(self.network),
         )
-        self.guide = Guide(
-            self.settings, self.parametrisation, director.call, self.batch, calls,
-            still=self._still,
-        )  # fmt: skip
+        director.call = self.call
         director.begin(sample, levels.sigmas)
         self.director = director
-        self.guide.begin(levels.sigmas.tolist())
+        self.guide.begin(levels.sigmas.tolist(), calls)
+        self._predictions.begin(director, self.view)
         self._rule = self._new_rule()
-        self._attach(director.call)
 
-    def _known(self) -> Tensor | None:
-        """The clean latents that inpainting keeps, where it keeps any."""
-        return self.kept.known
+    def _timesteps(self, levels: Levels, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+        """Noise levels to what the network is told."""
+        own = HostTimesteps(self.parametrisation, levels)
+        if not is_packed(self.network):
+            return own
+        # Flux's pipelines round to the latents' type before they divide.
+        return lambda sigma: own(sigma).to(dtype) / 1000
 
-    def _attach(self, call: NetworkCall) -> None:
-        """Hooks; the first of them says whose rows a network call has."""
+    def _attach(self) -> None:
+        """Hooks; the second of them says whose rows a network call has."""
         enter, network = self._stack.enter_context, self.network
-        enter(rows_told(network, call, self.batch))
-        self._predictions = Predictions(self.pipe, self.guide, self.director, self.batch)
+        if self.transformer:
+            first = network.register_forward_pre_hook(self._called, with_kwargs=True)
+            self._stack.callback(first.remove)
+        enter(self._rows.watching())
         enter(self._predictions.beginning(network))
         enter(self.guide.watching(network))
-        enter(attach(network, call, self._capture))
+        enter(attach(network, self.call, self._capture))
         enter(self._predictions.ending(network))
 
     # --- scalings ---
@@ -220,7 +259,7 @@ class SteeredRun:
 
     def _entered(self, sample: Tensor) -> Tensor:
         """x = x0 + sigma * noise of the pipeline's latents, in float32 or wider."""
-        director, x = self.director, sample.float()
+        director, x = self.director, self.view.opened(sample.float())
         if self._entering:
             host = torch.tensor(self._levels.sigmas[0].item(), device=x.device)
             if self.form.preserving:
@@ -247,7 +286,8 @@ class SteeredRun:
         """The rule of the scheduler's steps; a new one remembers no step."""
         name, options = self.form.rule(self.scheduler, self.settings, self._eta)
         rule = self.guide.rule(name, **options)
-        rule = rule if isinstance(rule, Rule) else make_rule(rule, **options)
+        if not isinstance(rule, Rule):
+            rule = make_rule(rule, flow=self.parametrisation.flow, **options)
         rule.begin(self._levels.sigmas.tolist())
         return rule
 
@@ -259,40 +299,14 @@ class SteeredRun:
             return given["variance_noise"]
         from diffusers.utils.torch_utils import randn_tensor
 
-        return randn_tensor(
-            output.shape,
-            generator=given.get("generator"),
-            device=output.device,
-            dtype=self.form.noise_dtype or output.dtype,
+        return self.view.opened(
+            randn_tensor(
+                output.shape,
+                generator=given.get("generator"),
+                device=output.device,
+                dtype=self.form.noise_dtype or output.dtype,
+            )
         )
-
-
-@contextmanager
-def rows_told(network: Any, call: NetworkCall, batch: int) -> Iterator[None]:
-    """Says of every network call whose rows it has, and refuses those of another thread."""
-    thread = threading.get_ident()
-
-    def told(module: Any, args: tuple, kwargs: dict) -> None:
-        if threading.get_ident() != thread:
-            raise RuntimeError(
-                "Another thread steers this network; steer one pipeline after the other, or load "
-                "a second one."
-            )
-        latents = args[0] if args else kwargs["sample"]
-        ways = {batch: Rows.only_cond, 2 * batch: Rows.uncond_then_cond}
-        if len(latents) not in ways:
-            raise RowsMismatch(
-                f"The network was given {len(latents)} rows for {batch} pictures; AsynDM knows "
-                "pipelines that give each one row, or one without and one with the prompt."
-            )
-        if call.rows is None or len(call.rows) != len(latents):
-            call.rows = ways[len(latents)](batch, device=latents.device)
-
-    handle = network.register_forward_pre_hook(told, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def _standing_in(own: Callable, run: SteeredRun) -> Callable:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from asyndm.core.parametrisation import (
     EpsParametrisation,
+    FlowParametrisation,
     Parametrisation,
     VParametrisation,
     wide_float,
@@ -57,6 +58,7 @@ class Form:
         noise_dtype: of that noise; None = the network's.
         first_order: (scheduler, index) -> a step that remembers no step before it.
         refuses: configuration -> what of it has no form, "" = nothing.
+        flow: of rectified flows.
     """
 
     rule: RuleOf
@@ -66,19 +68,27 @@ class Form:
     noise_dtype: torch.dtype | None = None
     first_order: Callable[[Any, int], bool] = lambda scheduler, index: False
     refuses: Callable[[Any], str] = lambda config: ""
+    flow: bool = False
 
 
-def form_of(scheduler: Any) -> Form:
+def form_of(scheduler: Any, flow: bool = False) -> Form:
     """The form of a scheduler.
+
+    Args:
+        flow: the network is a rectified flow.
 
     Raises:
         UnsupportedNetwork: it has none, or not as it is configured; in one line with the remedy.
     """
     name = type(scheduler).__name__
-    if name not in FORMS:
+    if name not in FORMS or FORMS[name].flow != flow:
+        known = sorted(each for each, form in FORMS.items() if form.flow == flow)
+        with_, first = "", "EulerDiscreteScheduler"
+        if flow:
+            with_, first = " with rectified-flow models", known[0]
         raise UnsupportedNetwork(
-            f"{name} has no asynchronous form; set pipe.scheduler = EulerDiscreteScheduler."
-            f"from_config(pipe.scheduler.config) ({', '.join(sorted(FORMS))})."
+            f"{name} has no asynchronous form{with_}; set pipe.scheduler = {first}."
+            f"from_config(pipe.scheduler.config) ({', '.join(known)})."
         )
     if why := FORMS[name].refuses(scheduler.config):
         raise UnsupportedNetwork(f"{name}: {why}")
@@ -94,6 +104,9 @@ def parametrisation_of(scheduler: Any, least_alpha: float = _LEAST_ALPHA) -> Par
     Raises:
         UnsupportedNetwork: something AsynDM does not know.
     """
+    form = FORMS.get(type(scheduler).__name__)
+    if form is not None and form.flow:
+        return FlowParametrisation(multiplier=float(scheduler.config.num_train_timesteps))
     prediction = scheduler.config.get("prediction_type", "epsilon")
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if prediction not in PREDICTIONS or alphas is None:
@@ -108,10 +121,16 @@ def parametrisation_of(scheduler: Any, least_alpha: float = _LEAST_ALPHA) -> Par
 
 
 def first_index(scheduler: Any, timestep: Any) -> int:
-    """The place in the scheduler's list that a run starts from (img2img: not its first)."""
+    """The place in the scheduler's list that a run starts from (img2img: not its first).
+
+    Args:
+        timestep: of its first call; None = it begins with the list, unless the scheduler knows.
+    """
     begin = getattr(scheduler, "begin_index", None)
     if begin is not None:
         return int(begin)
+    if timestep is None:
+        return 0
     if hasattr(scheduler, "index_for_timestep"):
         return int(scheduler.index_for_timestep(timestep))
     return int((scheduler.timesteps == timestep).nonzero()[0])
@@ -216,6 +235,12 @@ def _ddpm(config: Any) -> str:
     return _clipped(config)
 
 
+def _flow(config: Any) -> str:
+    if config.get("invert_sigmas"):
+        return "invert_sigmas goes up in noise; load it with invert_sigmas=False."
+    return ""
+
+
 # --- rules ---
 
 
@@ -226,6 +251,10 @@ def _solver_rule(scheduler: Any, settings: Settings, eta: float) -> tuple[str, d
     if config.solver_type == "heun":
         return "dpmpp_2m_sde", {"eta": 0.0, "solver_type": "heun"}
     return "dpmpp_2m", {}
+
+
+def _flow_rule(scheduler: Any, settings: Settings, eta: float) -> tuple[str, dict]:
+    return ("lcm" if scheduler.config.get("stochastic_sampling") else "euler"), {}
 
 
 def _solver_is_first_order(scheduler: Any, index: int) -> bool:
@@ -273,5 +302,14 @@ FORMS: dict[str, Form] = {
         noise_dtype=torch.float32,
         first_order=_solver_is_first_order,
         refuses=_solver,
+    ),
+    "FlowMatchEulerDiscreteScheduler": Form(
+        _flow_rule,
+        _listed,
+        preserving=False,
+        draws=lambda config, step: bool(config.get("stochastic_sampling")),
+        noise_dtype=torch.float32,
+        refuses=_flow,
+        flow=True,
     ),
 }

@@ -23,14 +23,17 @@ from asyndm.core.run import NetworkCall
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.shadow import shadowed
 from asyndm.guidance import methods
+from asyndm.guidance.guide import check_network
 from asyndm.guidance.measure import Measured, RowCounter
-from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
+from asyndm.network import AttentionCapture, UnsupportedNetwork, attach, is_transformer
+from asyndm.pipelines.calls import RowsTold, network_of, true_scale
 from asyndm.pipelines.checkpoint import Checkpoint
-from asyndm.pipelines.notes import idle_settings
-from asyndm.pipelines.prompts import PipelineWords
+from asyndm.pipelines.notes import idle_settings, unguided
+from asyndm.pipelines.prompts import PipelineWords, t5_tokens
 from asyndm.pipelines.result import Steered
-from asyndm.pipelines.run import SteeredRun, network_of, rows_told
+from asyndm.pipelines.run import SteeredRun
 from asyndm.pipelines.schedulers import form_of, parametrisation_of
+from asyndm.pipelines.views import is_packed
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def steer(
 
     Args:
         pipe: a text-to-image, image-to-image, inpainting or ControlNet pipeline of Stable Diffusion
-            1, 2 or XL; or a :class:`Checkpoint`.
+            1, 2, XL, 3, 3.5 or Flux.1; or a :class:`Checkpoint`.
         settings: AsynDM's; ``enabled`` is not read.
         prompt: the text that ``prompt_embeds`` were made of, where the pipeline is called with
             these.
@@ -94,8 +97,9 @@ class _Steering:
         self.pipe, self.settings, self.film = pipe, settings, film
         self.prompt, self.result = prompt, Steered()
         self._lock = threading.Lock()
+        self._split = False  # each step of the call has two network calls
         methods.check(settings)
-        if settings.norms != "host":
+        if settings.norms != "host" and not is_transformer(network_of(pipe)):
             raise SettingsError(
                 "norms: levelled norms need a calibration, which steer does not make; use "
                 "norms='host'."
@@ -117,15 +121,16 @@ class _Steering:
             raise UnsupportedNetwork(
                 f"AsynDM does not know {type(pipe).__name__}: it has no network and prompt."
             )
-        if getattr(pipe, "unet", None) is None:
-            raise UnsupportedNetwork(
-                f"{type(pipe).__name__} has a transformer: steer takes pipelines with a U-Net so "
-                "far. asyndm.attach and the WebUIs' extension take such networks."
-            )
-        form_of(pipe.scheduler)
-        parametrisation_of(pipe.scheduler)
         # refuses what cannot be hooked or read (compiled, fused), touches nothing
         attach(network, NetworkCall(), AttentionCapture([[[[0]]]]))
+        if getattr(network, "is_cache_enabled", False):
+            raise UnsupportedNetwork(
+                "The network keeps what its blocks said in steps before: call "
+                "pipe.transformer.disable_cache() first."
+            )
+        form_of(pipe.scheduler, is_transformer(network))
+        parametrisation_of(pipe.scheduler)
+        check_network(self.settings, network)
 
     # --- a call ---
 
@@ -151,6 +156,13 @@ class _Steering:
         result, settings = self.result, self.settings
         result.clear()
         self._check()
+        if given.get("skip_guidance_layers") is not None:
+            raise SettingsError(
+                "skip_guidance_layers: a third prediction of its own cannot be steered; leave it "
+                "out."
+            )
+        true = true_scale(self.pipe, given)
+        self._split = (true or 1.0) > 1
         texts, batch = self._texts(given)
         result.notes += [*self._given_notes, *methods.idle(settings)]
         inpaints = hasattr(self.pipe, "prepare_mask_latents")
@@ -158,7 +170,9 @@ class _Steering:
         by_words = settings.mask_source != "given"
         words = None
         if texts is not None:
-            words = PipelineWords(self.pipe, texts, settings.objects, self._seen(given))
+            words = PipelineWords(
+                self.pipe, texts, settings.objects, self._seen(given), t5_tokens(self.pipe, given)
+            )
             result.words += words.matched
         still = settings.clock == "synchronous"
         if not still and by_words:
@@ -175,17 +189,12 @@ class _Steering:
                 "inpainting pipeline."
             )
         if still and not methods.guides(settings):
-            return self._own(own, batch)
+            return self._own(own, batch, true)
         if not self._guides(given):
-            method = methods.METHODS[settings.guidance](settings)
-            if method.needs_uncond:
-                result.notes.append(
-                    "guidance: at this guidance_scale the pipeline makes nothing without the "
-                    f"prompt, which {settings.guidance} needs; set it above 1 (it is not read)."
-                )
+            result.notes += unguided(settings, true is not None)
         capture = steered = None
         if not still and by_words and settings.clock == "asynchronous":
-            capture, steered = words.capture(), words.steered
+            capture, steered = words.capture(settings.softmax), words.steered
         maps = base_rows = None
         if capture is not None and settings.mask_source == "fixed":
             maps, base_rows = self._base_pass(own, given, capture, batch)
@@ -195,7 +204,7 @@ class _Steering:
 
         run = SteeredRun(
             self.pipe, settings, batch, source, capture if maps is None else None, steered,
-            float(given.get("eta") or 0.0), still, self.film,
+            float(given.get("eta") or 0.0), still, self.film, true,
         )  # fmt: skip
         try:
             with run.running():
@@ -206,27 +215,32 @@ class _Steering:
     def _keep(self, run: SteeredRun, base_rows: list[int] | None) -> None:
         if run.director is not None and run.director.history is not None:
             self.result.film += run.director.history.frames()
-        if run.guide is not None:
+        if run.director is not None:
             more = base_rows or [0] * run.batch
             self.result.measured += [
                 Measured(one.rows + rows, one.w_eff)
                 for one, rows in zip(run.guide.measured(), more)
             ]
 
-    def _own(self, own: Callable[..., Any], batch: int) -> Any:
+    def _own(self, own: Callable[..., Any], batch: int, true: float | None) -> Any:
         """The pipeline's own call; its rows are counted."""
         call = NetworkCall()
         counter, network = RowCounter(call, batch), network_of(self.pipe)
-        with rows_told(network, call, batch), counter.watching(network):
+        told = RowsTold(network, call, batch, self._split)
+        with told.watching(), counter.watching(network):
             made = own()
         guided = getattr(self.pipe, "do_classifier_free_guidance", False)
         scale = float(self.pipe.guidance_scale) if guided else None
+        scale = true if self._split else scale
         self.result.measured += [Measured(rows, scale) for rows in counter.counts]
         return made
 
     def _guides(self, given: dict[str, Any]) -> bool:
         """Whether the call has rows without the prompt."""
-        distilled = getattr(self.pipe.unet.config, "time_cond_proj_dim", None) is not None
+        true = true_scale(self.pipe, given)
+        if true is not None:
+            return true > 1
+        distilled = getattr(network_of(self.pipe).config, "time_cond_proj_dim", None) is not None
         return float(given.get("guidance_scale") or 0) > 1 and not distilled
 
     # --- words ---
@@ -234,6 +248,8 @@ class _Steering:
     def _texts(self, given: dict[str, Any]) -> tuple[list[str] | None, int]:
         """([B] prompts, None where they are not known; B)."""
         prompt, times = given.get("prompt"), given.get("num_images_per_prompt") or 1
+        if is_packed(network_of(self.pipe)):  # its tokens are those of the second encoder
+            prompt = given.get("prompt_2") or prompt
         embeds = given.get("prompt_embeds")
         if prompt is None:
             if embeds is None:
@@ -268,9 +284,11 @@ class _Steering:
             say(line)
         for word in words.unmatched:
             say(f"objects: {word!r} is not in the prompt; it steers nothing.")
-        second = given.get("prompt_2")
-        if second is not None and second != given.get("prompt"):
-            say("prompt_2: object words are looked for in prompt alone.")
+        packed = is_packed(network_of(self.pipe))
+        for name in ("prompt_2", "prompt_3"):
+            if given.get(name) is not None and given[name] != given.get("prompt"):
+                where = f"{name}, which the network sees" if packed else "prompt alone"
+                say(f"{name}: object words are looked for in {where}.")
         if not any(words.steered):
             say("objects: no word of the prompt is matched; the picture is the pipeline's own.")
             return True
@@ -314,6 +332,7 @@ class _Steering:
         """
         network, scheduler = network_of(self.pipe), self.pipe.scheduler
         call, average = NetworkCall(), MapAverage()
+        told = RowsTold(network, call, batch, self._split)
         rows, step = RowCounter(call, batch), scheduler.step
 
         @wraps(step)
@@ -333,7 +352,7 @@ class _Steering:
         }  # fmt: skip
         with ExitStack() as stack:
             stack.enter_context(rewound(given.get("generator")))
-            stack.enter_context(rows_told(network, call, batch))
+            stack.enter_context(told.watching())
             stack.enter_context(attach(network, call, capture))
             stack.enter_context(rows.watching(network))
             stack.enter_context(shadowed(scheduler, "step", watched))

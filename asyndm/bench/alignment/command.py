@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "coupling": 1.0,
     "match": ["steps"],
+    "pilot": 192,
     "batch": None,
     "threads": None,
     "device": None,
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("coupling", "of the embedded model: 0, .5, 1", type=float)
     add("match", "CFG beside each method at equal steps, rows, effective guidance", nargs="+",
         choices=matching.KINDS)  # fmt: skip
+    add("pilot", "development prompts that guidance is matched on, at most", type=int)
     add("batch", "pictures at once", type=int)
     add("threads", "of torch", type=int)
     add("device", "cuda, mps, cpu")
@@ -168,7 +170,8 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     )
     store = Store(args.folder)
     store.refresh()
-    matching.match(plan, values["match"], backend, store)
+    most = check_whole("pilot", values["pilot"], 1, 100_000)
+    matching.match(plan, values["match"], backend, store, most)
     _name_family(plan, store, args.folder)
     plan.save(args.folder)
     print(_count(plan), flush=True)

@@ -20,11 +20,14 @@ from .store import Store
 
 KINDS = ("steps", "rows", "guidance")
 TOLERANCE = 0.02
-_PROMPTS = {"rows": 1, "guidance": 12}
+_FIRST = {"rows": 1, "guidance": 12}  # development prompts; doubled while they do not tell
 
 
-def match(plan: Plan, kinds: list[str], backend: Backend, store: Store) -> None:
+def match(plan: Plan, kinds: list[str], backend: Backend, store: Store, most: int) -> None:
     """Give the plan's methods their companions; the pictures that tell are kept in the folder.
+
+    Args:
+        most: development prompts that effective guidance is measured on.
 
     Raises:
         SettingsError: the backend counts no rows.
@@ -32,34 +35,52 @@ def match(plan: Plan, kinds: list[str], backend: Backend, store: Store) -> None:
     for kind in KINDS[1:]:
         if kind not in kinds:
             continue
-        records = _pilot(plan, kind, backend, store)
+        records = _pilot(plan, kind, backend, store, most)
+        each = _rows_a_step(plan, records)
         for method in plan.methods:
             if method.plain:
                 continue
-            companion, why = _companion(plan, method, kind, records[method.text])
+            companion, why = _companion(plan, method, kind, records[method.text], each)
             if companion is None:
                 plan.unmatched[f"{method.text} by {kind}"] = why
             else:
                 plan.companions.setdefault(method.text, {})[kind] = companion
 
 
-def _pilot(plan: Plan, kind: str, backend: Backend, store: Store) -> dict[str, list[dict]]:
-    """Records of every method on development prompts."""
-    name = plan.source["name"]
-    prompts = prompt_sets.load(name, "development", _PROMPTS[kind])
-    if plan.source["split"] == "development":
-        prompts = plan.prompts[: _PROMPTS[kind]]
-    backend.check(plan.methods, prompts)
-    pilot = replace(plan, prompts=prompts, seeds=[0], companions={})
-    drawing.draw(pilot, backend, store)
-    return {
-        method.text: [store.records[keys[0]] for keys in pilot.keys(method)]
-        for method in plan.methods
-    }
+def _pilot(
+    plan: Plan, kind: str, backend: Backend, store: Store, most: int
+) -> dict[str, list[dict]]:
+    """Records of every method on development prompts, on more of them where its guidance varies."""
+    records: dict[str, list[dict]] = {}
+    waiting, count = plan.methods, min(_FIRST[kind], most)
+    while waiting:
+        if plan.source["split"] == "development":
+            prompts = plan.prompts[:count]
+        else:
+            prompts = prompt_sets.load(plan.source["name"], "development", count)
+        backend.check(waiting, prompts)
+        pilot = replace(plan, methods=waiting, prompts=prompts, seeds=[0], companions={})
+        drawing.draw(pilot, backend, store)
+        for method in waiting:
+            records[method.text] = [store.records[keys[0]] for keys in pilot.keys(method)]
+        if kind == "rows" or count >= most or len(prompts) < count:
+            break
+        waiting = [method for method in waiting if not _told(records[method.text])]
+        count = min(2 * count, most)
+    return records
+
+
+def _told(records: list[dict]) -> bool:
+    """Whether the mean effective guidance is known to half the tolerance, with 95%."""
+    values = np.array([one["w_eff"] for one in records if one["w_eff"] is not None])
+    if len(values) < 2:
+        return True
+    error = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
+    return error <= TOLERANCE / 2 * abs(values.mean())
 
 
 def _companion(
-    plan: Plan, method: Method, kind: str, records: list[dict]
+    plan: Plan, method: Method, kind: str, records: list[dict], each: int
 ) -> tuple[Method | None, str]:
     if kind == "guidance":
         if method.zigzags:
@@ -76,11 +97,20 @@ def _companion(
     rows = [one["rows"] for one in records]
     if None in rows:
         raise SettingsError("match: this backend counts no rows; match by steps or guidance.")
-    steps = max(1, round(float(np.mean(rows)) / (2 if plan.setup.cfg != 1 else 1)))
+    steps = max(1, round(float(np.mean(rows)) / each))
     w = "" if method.w is None else f",w={method.w:g}"
     if steps == plan.setup.steps:
         return parse(f"cfg{':' if w else ''}{w[1:]}")[0], ""
     return parse(f"cfg:steps={steps}{w}")[0], ""
+
+
+def _rows_a_step(plan: Plan, records: dict[str, list[dict]]) -> int:
+    """Of plain guidance: as counted where it is among the methods (Flux has 1), else 2."""
+    for method in plan.methods:
+        rows = records[method.text][0]["rows"]
+        if method.plain and rows is not None and method.w is None:
+            return max(1, rows // (method.steps or plan.setup.steps))
+    return 2 if plan.setup.cfg != 1 else 1
 
 
 def reached(wanted: float | None, got: float | None) -> bool:

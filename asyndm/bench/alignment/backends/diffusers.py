@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 import torch
 
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.guidance import methods as ways
 from asyndm.network import UnsupportedNetwork
-from asyndm.pipelines import Checkpoint, steer
+from asyndm.pipelines import load_pipeline, size_of, steer
+from asyndm.pipelines.views import is_packed
 
 from ..methods import Method
 from ..prompt_sets import Prompt
@@ -30,8 +33,9 @@ RULES: dict[str, tuple[str, dict[str, Any], float]] = {
         "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, 0.0,
     ),
 }  # fmt: skip
+FLOW_RULES = {"euler": ("FlowMatchEulerDiscreteScheduler", {}, 0.0)}  # of rectified flows
 SCHEDULES = {"own": {}, "karras": {"use_karras_sigmas": True}}
-_CFG = 7.5
+_CFG = {"unet": 7.5, "sd3": 7.0, "flux": 3.5}
 
 
 class Diffusers(Backend):
@@ -57,26 +61,36 @@ class Diffusers(Backend):
         device = setup.options.get("device") or _best_device()
         offload = bool(setup.options.get("offload"))
         try:
-            self.checkpoint = Checkpoint.load(
+            self.pipe = load_pipeline(
                 self.path, "cpu" if offload else device, DTYPES[setup.precision]
             )
+            with steer(self.pipe, film=False):
+                pass
         except UnsupportedNetwork as error:
             raise SettingsError(f"backend: {error}") from None
         except (RuntimeError, AssertionError) as error:
             why = str(error).splitlines()[0]
             raise SettingsError(f"device: {device!r} cannot be used: {why:.100}") from None
-        self.pipe = self.checkpoint.pipe
         if offload:
             self.pipe.enable_model_cpu_offload(device=device)
-        height, width = self.checkpoint.size
+        height, width = size_of(self.pipe)
+        transformer = getattr(self.pipe, "transformer", None)
+        self.packed = transformer is not None and is_packed(transformer)
+        rules = RULES if transformer is None else FLOW_RULES
+        rule = setup.rule or next(iter(rules))
+        if rule not in rules:
+            raise SettingsError(
+                f"rule: {rule!r} has no form with this model; choose of {', '.join(rules)}."
+            )
+        kind = "unet" if transformer is None else "flux" if self.packed else "sd3"
         self.setup = replace(
             setup,
-            cfg=_CFG if setup.cfg is None else setup.cfg,
-            rule=setup.rule or "ddpm",
+            cfg=_CFG[kind] if setup.cfg is None else setup.cfg,
+            rule=rule,
             schedule=setup.schedule or "own",
             size=setup.size or (width, height),
         )
-        kind, config, self.eta = RULES[self.setup.rule]
+        kind, config, self.eta = rules[rule]
         self._schedule(kind, {**config, **SCHEDULES[self.setup.schedule]})
 
     def _schedule(self, kind: str, config: dict[str, Any]) -> None:
@@ -84,11 +98,16 @@ class Diffusers(Backend):
 
         if self.setup.schedule == "karras" and kind not in (
             "EulerDiscreteScheduler", "DPMSolverMultistepScheduler",
+            "FlowMatchEulerDiscreteScheduler",
         ):  # fmt: skip
             raise SettingsError(
                 f"schedule: diffusers' {kind} has no 'karras'; use --rule euler or dpmpp_2m."
             )
-        made = getattr(diffusers, kind).from_config(self.pipe.scheduler.config, **config)
+        own = getattr(diffusers, kind)
+        for name in config:
+            if name not in inspect.signature(own.__init__).parameters:
+                raise SettingsError(f"schedule: this diffusers' {kind} has no {name}.")
+        made = own.from_config(self.pipe.scheduler.config, **config)
         self.pipe.scheduler = made
 
     def identity(self) -> dict[str, Any]:
@@ -98,6 +117,11 @@ class Diffusers(Backend):
         for method in methods:
             if method.clock == "oracle":
                 raise SettingsError("methods: oracle is the embedded model's; leave it out.")
+            if self.packed and ways.guides(method.settings):
+                raise SettingsError(
+                    f"methods: {method.text}: Flux is drawn without a prediction without the "
+                    "prompt, which this guidance needs; leave it out."
+                )
             try:
                 with steer(self.pipe, _settings(method, ""), film=False):
                     pass
