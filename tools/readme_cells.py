@@ -1,0 +1,33 @@
+"""Figures as the README writes them."""
+
+from __future__ import annotations
+
+
+def number(value: float, digits: int, sign: str = "") -> str:
+    """As the README writes it: no zero before the point."""
+    text = f"{value:{sign}.{digits}f}"
+    return text.replace("0.", ".", 1) if text.lstrip("+-").startswith("0.") else text
+
+
+def p_value(value: float) -> str:
+    """Two digits, no zero before the point; small ones by their power of ten."""
+    return f"{value:.2g}".removeprefix("0").replace("e-0", "e-")
+
+
+def change(cell: dict | None, digits: int, with_p: bool = False) -> str:
+    """A difference with its interval, and where asked its p; nothing where there is none."""
+    if cell is None:
+        return ""
+    value, low, high = (number(cell[end], digits, "+") for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" + (f", p {p_value(cell['p_value'])}" if with_p else "")
+
+
+def level(cell: dict, digits: int) -> str:
+    """A mean with its interval."""
+    value, low, high = (number(cell[end], digits) for end in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
