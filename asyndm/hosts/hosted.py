@@ -27,7 +27,7 @@ from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.words import listed
-from asyndm.hosts import shims, transformers, webui
+from asyndm.hosts import noise, shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.guided import Guided
@@ -248,7 +248,9 @@ class HostRun(Guided, ABC):
                 reel.watching(job.callback),
                 job.disable,
                 director=director,
-                noise_sampler=job.options.get("noise_sampler") or self._noise,
+                noise_sampler=job.options.get("noise_sampler")
+                or noise.of_twin(job.twin, job.x)
+                or self._noise,
                 **transformers.like_twin(self, self.how(options), options),
                 **options,
             )

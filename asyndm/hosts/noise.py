@@ -1,13 +1,32 @@
-"""The host's generators of noise: a pass that comes before the run leaves them as they were."""
+"""The host's generators of noise: whose a sampler takes, and that a pass before the run leaves them
+as they were."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+
+
+def of_twin(twin: Callable, x: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The noise of a sampler's own module where that is not the job's; None where it is.
+
+    ComfyUI's samplers, which reForge has beside its own, draw from torch's generator for the whole
+    batch at once. They are known by a maker of noise that takes a ``seed``, which no host gives.
+
+    Args:
+        twin: the host's function.
+        x: the latents it starts from, [B, C, H, W].
+    """
+    make = getattr(inspect.unwrap(twin), "__globals__", {}).get("default_noise_sampler")
+    if make is None or "seed" not in inspect.signature(make).parameters:
+        return None
+    return make(x)
 
 
 @contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import os
+
 import numpy as np
 import pytest
+import torch
 from jobs import (
     KINDS,
     TWINS,
@@ -175,3 +179,20 @@ def test_the_chips_are_wired_to_the_pages_prompt(host, tab):
     finally:
         vars(script).clear()
         vars(script).update(before)
+
+
+def test_a_sampler_with_noise_of_its_own_keeps_it(host, traces, monkeypatch):
+    """As reForge's ER SDE, of ComfyUI: torch's own generator, one draw for the batch."""
+    if os.environ.get("ASYNDM_WEBUI_DIR"):
+        pytest.skip("the table of samplers has it")
+    from asyndm.hosts.samplers import _host_functions
+
+    names = inspect.unwrap(_host_functions().sample_euler_ancestral).__globals__
+    made_of = {"default_noise_sampler": lambda x, seed=None: lambda *_: torch.randn(x.size())}
+    monkeypatch.setitem(names, *made_of.popitem())
+    pictures = []
+    for more in ({}, ticked(curvature=1e-9), ticked(curvature=0.9)):
+        torch.manual_seed(0)
+        pictures.append(make(host, "txt2img", batch_size=2, **more).images[-2:])
+    for plain, same, made in zip(*pictures):
+        assert apart(plain, same) <= 1 and apart(plain, made) > 3

@@ -137,11 +137,11 @@ def test_a_refiner_has_a_table_of_its_own(host, load, monkeypatch, way):
         assert "AsynDM note" not in made.parameters
         return {file.name for file in shims.norms_place().glob("*.safetensors")}
 
-    first = tables(steps=2)
+    first = tables(steps=3)
     both = tables(**asked)
     assert len(first) == 1 and len(both) == 2 and first < both
     # The other is the second checkpoint's own, and the first's is still the first's.
-    assert tables("sd1-b", steps=2) == both and tables("sd1", steps=2) == both
+    assert tables("sd1-b", steps=3) == both and tables("sd1", steps=3) == both
 
 
 def test_soft_inpainting(host, monkeypatch):
