@@ -154,9 +154,7 @@ def test_cfgpp_is_the_hosts_cfg_of_another_scale_a_step(host, traces, sampler, e
 @pytest.mark.parametrize("name", WAYS)
 def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
     asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat", "cfg_scale": 5}
-    # Neo's small random network hardly feels its middle's self-attention.
-    strong = {"perturbed_scale": 20} if name in ("seg", "pag", "tpg") else {}
-    made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name], **strong))
+    made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name]))
     rows, scale = measured(made)
     if name == "z":
         # 2 + 2 + 2, and the last step does not zigzag
