@@ -161,7 +161,9 @@ def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
         assert (rows, scale) == (6 * (STEPS - 1) + 2, None)
     else:
         assert rows == (3 if name in ("seg", "pag", "tpg") else 2) * STEPS
-        assert scale is not None and abs(scale - 5) > 1e-4
+        # What PAG adds can be at right angles to the guidance: the picture says that it acts.
+        plain = make(host, "txt2img", **asked, **ticked(curvature=0.8))
+        assert scale is not None and apart(plain.images[0], made.images[0]) > 1
     assert not note(made)
 
 
