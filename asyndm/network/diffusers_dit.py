@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from asyndm.core.grids import Size
 from asyndm.network.cross import is_fused
-from asyndm.network.dit import GATE, SCALE, SHIFT, Point, Station, TransformerHooks, triples
+from asyndm.network.dit import TransformerHooks
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
+from asyndm.network.stations import GATE, SCALE, SHIFT, Point, Station, triples
 
 
 class _DiffusersTransformer(TransformerHooks):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,104 +27,13 @@ from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.field import TimestepField
 from asyndm.network.hooks import UNetHooks
 from asyndm.network.joint import JointLayer, JointReader
+from asyndm.network.stations import GATE, TANH, Point, Station, TokenRows
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
     from asyndm.network.norms import LevelledNorms
 
-SHIFT, SCALE, GATE = "shift", "scale", "gate"
 MOST_LEVELS = 256  # of one network row, where soft masks give every cell a timestep of its own
-
-
-@dataclass(frozen=True)
-class Point:
-    """A module whose input or output takes a station's values.
-
-    Attributes:
-        module: that is hooked.
-        before: its first input; otherwise its output.
-        scale, shift: numbers of the station's chunks: h * (1 + scale) + shift.
-        gate: number of a chunk: h * gate.
-        item: which of several outputs.
-    """
-
-    module: nn.Module
-    before: bool = False
-    scale: int | None = None
-    shift: int | None = None
-    gate: int | None = None
-    item: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Station:
-    """One projection of time.
-
-    Attributes:
-        source: the projection, [rows, E] -> [rows, len(kinds) * C].
-        kinds: of its chunks, in its own order.
-        points: where they are applied.
-        activated: its input has passed through SiLU already.
-    """
-
-    source: nn.Module
-    kinds: tuple[str, ...]
-    points: tuple[Point, ...]
-    activated: bool = False
-
-
-class TokenRows:
-    """Which row of a station's output belongs to every token.
-
-    The rows of an output are those of the network (the host's scalar), then as many again where
-    text is told another timestep, then the table's.
-    """
-
-    def __init__(self, field: TimestepField, size: Size, text: bool) -> None:
-        self.field, self.size, self.text = field, size, text
-        self._index: dict[tuple[int, int], Tensor] = {}
-
-    @property
-    def first(self) -> int:
-        """The first row of the table."""
-        return self.field.rows * (2 if self.text else 1)
-
-    def spread(self, values: Tensor, ahead: int, tokens: int) -> Tensor:
-        """[rows of the output, C] -> [rows or 1, tokens or 1, C], not to be written to.
-
-        Args:
-            ahead: text tokens before the image's in this sequence.
-            tokens: of the whole sequence; what comes behind the image's keeps the scalar.
-        """
-        cells = self.size[0] * self.size[1]
-        if tokens - ahead < cells:
-            raise UnsupportedNetwork(
-                f"The network works on {tokens - ahead} image tokens instead of "
-                f"{self.size[0]}x{self.size[1]}: switch off what merges or drops tokens."
-            )
-        if self.field.uniform and tokens == cells:
-            return values[self.first :, None]
-        index = self._rows(ahead, tokens - ahead - cells)
-        return values.index_select(0, index.flatten()).view(*index.shape, -1)
-
-    def _rows(self, ahead: int, behind: int) -> Tensor:
-        key = (ahead, behind)
-        if key not in self._index:
-            image = self.field.rows_at(*self.size).flatten(1) + self.first
-            rows = self.field.rows
-            if ahead or behind:
-                own = torch.arange(rows, device=image.device)[:, None]
-                text = own + rows * self.text
-                image = torch.cat(
-                    [
-                        text.expand(-1, ahead),
-                        image.expand(rows, -1),
-                        own.expand(-1, behind),
-                    ],
-                    dim=1,
-                )
-            self._index[key] = image
-        return self._index[key]
 
 
 class TransformerHooks(UNetHooks):
@@ -133,10 +41,14 @@ class TransformerHooks(UNetHooks):
 
     Attributes:
         patch: side of the squares of latents that make a token.
-        text_ahead: whether text comes before the image in joint sequences.
+        fused: the network scales and shifts in one operation (``torch.addcmul``), which rounds half
+            precision otherwise.
+        text_fill: the text is filled up to a multiple of this in joint sequences.
     """
 
     patch = 2
+    fused = False
+    text_fill = 1
     input_names: tuple[str, ...] = ("x",)
     text_names: tuple[str, ...] = ("context",)  # what the text's tokens are called
     text_place = 2  # where they are given by place
@@ -192,6 +104,11 @@ class TransformerHooks(UNetHooks):
     def cross_layers(self) -> tuple:
         return (self.joint_layers(), lambda size: [tokens_of(size, self.patch)])
 
+    @property
+    def text_room(self) -> int:
+        """Tokens of the text in joint sequences, with what fills it up."""
+        return -(-self.text_tokens // self.text_fill) * self.text_fill
+
     def watch_attention(self) -> list:
         return self.reader.watch()
 
@@ -242,6 +159,11 @@ class TransformerHooks(UNetHooks):
         self._handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
         self._handles.append(module.register_forward_hook(split, with_kwargs=True))
 
+    def take_rotation(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        """A hook: rotary positions [rows, 1, tokens, d / 2, 2, 2], a matrix for each pair."""
+        if self.reader is not None:
+            self.reader.rotation = output[:, 0, :, :, 0, 0], output[:, 0, :, :, 1, 0]
+
     def _timesteps(self) -> Tensor:
         """The table's timesteps, then those that text is told."""
         steps, text = self.field.timesteps, self.call.text_timestep
@@ -264,9 +186,10 @@ class TransformerHooks(UNetHooks):
         def hook(module: nn.Module, args: tuple) -> tuple | None:
             if self.field is None:
                 return None
-            table = self.table(station.activated)
+            table = self.table(station.activated).to(args[0])
+            table = table.view(len(table), *args[0].shape[1:-1], -1)  # some are given [rows, 1, E]
             # One forward for both: hosts short of memory bring weights to the device for each.
-            return (torch.cat([args[0], table.to(args[0])]), *args[1:])
+            return (torch.cat([args[0], table]), *args[1:])
 
         return hook
 
@@ -274,23 +197,28 @@ class TransformerHooks(UNetHooks):
         def hook(module: nn.Module, args: tuple) -> tuple | None:
             if self.field is None or self.call.text_timestep is None:
                 return None
-            return (self.table(activated)[: self.field.rows].to(args[0]), *args[1:])
+            told = self.table(activated)[: self.field.rows].to(args[0])
+            return (told.view_as(args[0]), *args[1:])
 
         return hook
 
     def _silence(self, station: Station) -> Callable:
         count = len(station.kinds)
-        gates = [number for number, kind in enumerate(station.kinds) if kind == GATE]
 
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if self.field is None:
                 return None
-            self._values = {station: output}  # the last station's are done with
+            self.keep(station, output.flatten(0, -2))
             silent = output.new_zeros(self.field.rows, count, output.shape[-1] // count)
-            silent[:, gates] = 1
-            return silent.flatten(1)
+            for number, kind in enumerate(station.kinds):
+                silent[:, number] = SILENT.get(kind, 0)
+            return silent.view(self.field.rows, *output.shape[1:])
 
         return hook
+
+    def keep(self, station: Station, values: Tensor) -> None:
+        """Keep a station's values until its points apply them."""
+        self._values = {station: values}  # the last station's are done with
 
     def _apply_before(self, station: Station, point: Point) -> Callable:
         def hook(module: nn.Module, args: tuple) -> tuple | None:
@@ -320,9 +248,16 @@ class TransformerHooks(UNetHooks):
         def at(values: Tensor) -> Tensor:
             return self._tokens.spread(values, ahead, tokens).to(h.dtype)
 
-        if point.scale is not None:
+        if point.scale is not None and point.shift is None:
+            h = h * at(1 + chunks[point.scale])
+        elif point.scale is not None and self.fused:
+            h = torch.addcmul(at(chunks[point.shift]), h, at(1 + chunks[point.scale]))
+        elif point.scale is not None:
             h = h * at(1 + chunks[point.scale]) + at(chunks[point.shift])
-        return h if point.gate is None else at(chunks[point.gate]) * h
+        if point.gate is None:
+            return h
+        gate = chunks[point.gate]
+        return at(gate.tanh() if station.kinds[point.gate] == TANH else gate) * h
 
     # --- a forward ---
 
@@ -336,7 +271,7 @@ class TransformerHooks(UNetHooks):
 
     def start(self, size: Size) -> None:
         if self.reader is not None:
-            self.reader.begin(tokens_of(size, self.patch), self.text_tokens)
+            self.reader.begin(tokens_of(size, self.patch), self.text_room, self.text_tokens)
         if self.field is None:
             return
         if self.call.pixel_time.patch != self.patch:
@@ -365,9 +300,8 @@ class TransformerHooks(UNetHooks):
             self.reader.forget()
 
 
-def triples(count: int) -> tuple[str, ...]:
-    """``count`` times (shift, scale, gate), the order of most families."""
-    return (SHIFT, SCALE, GATE) * count
+# What a chunk says that changes nothing; tanh(20) is 1 in every precision. Others say 0.
+SILENT = {GATE: 1.0, TANH: 20.0}
 
 
 def check_weights(network: nn.Module) -> None:

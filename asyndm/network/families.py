@@ -17,6 +17,7 @@ from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.flux import ChromaHooks, FluxHooks
 from asyndm.network.hooks import UNetHooks, check_hookable
 from asyndm.network.ldm_unet import LdmHooks
+from asyndm.network.lumina import LuminaHooks
 from asyndm.network.mmdit import MmditHooks
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 FAMILIES: tuple[type[UNetHooks], ...] = (
     *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
-    *(Sd3Hooks, DiffusersFluxHooks),
+    *(Sd3Hooks, DiffusersFluxHooks, LuminaHooks),
 )
 
 
@@ -78,6 +79,6 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     check_hookable(unet)
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
-        "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux.1 "
-        "and Chroma, in their WebUIs' and diffusers' forms."
+        "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux.1, "
+        "Chroma, Lumina 2 and Z-Image, in their WebUIs' forms, some in diffusers'."
     )

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from asyndm.network.dit import GATE, SCALE, SHIFT, Point, Station, TransformerHooks, triples
+from asyndm.network.dit import TransformerHooks
 from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
 from asyndm.network.ldm_unet import timestep_embedding
+from asyndm.network.stations import GATE, SCALE, SHIFT, Point, Station, triples
 
 TIME_FACTOR = 1000.0  # Flux is told sigma, and embeds a thousand times that
 TOLD = 16  # columns of Chroma's input that tell the timestep
@@ -38,14 +39,10 @@ class FluxLayout(TransformerHooks):
         return layers
 
     def watch_embedding(self) -> None:
-        self.after(self.unet.pe_embedder, self._rotation)
+        self.after(self.unet.pe_embedder, self.take_rotation)
 
     def ahead(self, station: Station, point: Point) -> int:
         return self.text_tokens if len(station.kinds) == 3 else 0
-
-    def _rotation(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self.reader is not None:  # [rows, 1, tokens, d / 2, 2, 2], a matrix for each pair
-            self.reader.rotation = output[:, 0, :, :, 0, 0], output[:, 0, :, :, 1, 0]
 
 
 class FluxHooks(FluxLayout):

@@ -45,12 +45,14 @@ class JointLayer:
         heads: of the layer.
         taps: that together show Q, K and TEXT.
         skip: tokens ahead of the prompt's among the text's (registers).
+        cross: the softmax is over the text alone, as the network computes it.
         level: as in :class:`~asyndm.network.capture.CrossLayer`; all tokens are on one.
     """
 
     heads: int
     taps: tuple[Tap, ...]
     skip: int = 0
+    cross: bool = False
     level: int = 0
 
 
@@ -65,14 +67,20 @@ class JointReader:
     def __init__(self, layers: list[JointLayer], capture: AttentionCapture) -> None:
         self.layers, self.capture = layers, capture
         self.size: Size = (0, 0)
-        self.text = 0
+        self.text = self.prompt = 0
         self.rotation: tuple[Tensor, Tensor] | None = None  # (cos, sin), [1 or rows, tokens, d / 2]
         self._pending: dict[int, dict[str, Tensor]] = {}
 
-    def begin(self, size: Size, text: int) -> None:
-        """A forward with an image of ``size`` tokens and ``text`` tokens of text begins."""
+    def begin(self, size: Size, text: int, prompt: int) -> None:
+        """A forward begins.
+
+        Args:
+            size: of the image, in tokens.
+            text: tokens ahead of the image's in joint sequences.
+            prompt: how many of those are no filling.
+        """
         self.forget()
-        self.size, self.text = size, text
+        self.size, self.text, self.prompt = size, text, prompt
 
     def forget(self) -> None:
         """Drop what a forward left half done."""
@@ -99,16 +107,17 @@ class JointReader:
             cells = self.size[0] * self.size[1]
             pending = self._pending.setdefault(number, {})
             for name, seen in tap.read(output).items():
-                first = self.text if tap.joint and name != TEXT else 0
                 if name == TEXT:
-                    part = seen[:, layer.skip : self.text if tap.joint else None]
-                    pending["skipped"] = seen[:, : layer.skip]
-                elif name == Q:
-                    part = seen[:, first : first + cells]
-                else:  # with the keys of reference images, which share the softmax
-                    part = seen[:, first:]
-                pending[name] = self._rotated(part, layer.skip if name == TEXT else self.text)
-            joint = self.capture.softmax == "joint"
+                    text = self._rotated(seen[:, : self.text] if tap.joint else seen, 0)
+                    end = self.prompt if tap.joint else text.shape[1]
+                    pending[name] = text[:, layer.skip : end]
+                    pending["skipped"] = torch.cat([text[:, : layer.skip], text[:, end:]], dim=1)
+                    continue
+                first = self.text if tap.joint else 0
+                # The keys of reference images share the softmax, their queries are not asked for.
+                part = seen[:, first : first + cells if name == Q else None]
+                pending[name] = self._rotated(part, self.text)
+            joint = self.capture.softmax == "joint" and not layer.cross
             if {Q, TEXT, *([K] if joint else [])} <= pending.keys():
                 del self._pending[number]
                 q, text = pending[Q].flatten(2), pending[TEXT].flatten(2)

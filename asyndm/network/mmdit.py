@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from asyndm.network.dit import SCALE, SHIFT, Point, Station, TransformerHooks, triples
+from asyndm.network.dit import TransformerHooks
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.joint import TEXT, JointLayer, K, Q, Tap
+from asyndm.network.stations import SCALE, SHIFT, Point, Station, triples
 
 
 class MmditHooks(TransformerHooks):

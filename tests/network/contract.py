@@ -4,7 +4,8 @@ By hand, in the folder and the environment of a WebUI:
 
     PYTHONPATH=.:<this folder> python <this folder>/contract.py a1111_sd3 > contract-a1111_sd3.json
 
-(without a GPU, in Forge: ``--always-cpu`` ahead of the name).
+(without a GPU, in Forge: ``--always-cpu`` ahead of the name; in Neo: ``--cpu --force-fp32
+--use-pytorch-cross-attention --disable-triton-backend``).
 
 It builds the host's module at the look-alike's size with weights by their names, calls it once, and
 writes classes, shapes, order and kinds of the calls, and what comes out. CI compares the look-alike
@@ -43,6 +44,15 @@ def _mmdit(depth: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+LUMINA = {
+    "in_channels": 16, "dim": 32, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2,
+    "multiple_of": 16, "qk_norm": True, "cap_feat_dim": CONTEXT, "axes_dims": (4, 6, 6),
+}  # fmt: skip
+Z_IMAGE = {
+    "dim": 256, "n_heads": 16, "z_image_modulation": True, "time_scale": 1000.0,
+    "pad_tokens_multiple": 32, "rope_theta": 256.0,
+}  # fmt: skip
+
 # name -> (module, class, its arguments, the unit of its timestep)
 OWN = {
     "a1111_sd3": ("modules.models.sd3.mmdit", "MMDiT", _mmdit(2), 1000.0),
@@ -58,7 +68,12 @@ OWN = {
     "forge_chroma": (
         "backend.nn.chroma", "IntegratedChromaTransformer2DModel", {**FLUX, **CHROMA}, 1.0
     ),
+    "neo_lumina": ("backend.nn.lumina", "NextDiT", {**LUMINA, "n_kv_heads": 1}, 1.0),
+    "neo_z_image": ("backend.nn.lumina", "NextDiT", {**LUMINA, **Z_IMAGE}, 1.0),
 }  # fmt: skip
+
+
+WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux")
 
 
 def given(name: str) -> dict[str, Any]:
@@ -71,7 +86,7 @@ def given(name: str) -> dict[str, Any]:
     values["timestep"] = torch.tensor([0.6, 0.3]) * OWN[name][3]
     if name == "forge_flux":
         values["guidance"] = torch.full((2,), 3.5)
-    if name == "forge_chroma":
+    if name not in WITH_POOLED:
         del values["y"]
     return values
 
@@ -127,7 +142,7 @@ def build(name: str) -> nn.Module:
     module, kind, arguments, _ = OWN[name]
     if module.startswith("modules."):  # its modules import each other in a circle
         importlib.import_module("modules.initialize").imports()
-    sys.path.append("packages_3rdparty")  # Forge's gguf
+    sys.path += ["packages_3rdparty", "modules_forge/packages"]  # Forge's and Neo's gguf
     return randomise(getattr(importlib.import_module(module), kind)(**arguments).float())
 
 

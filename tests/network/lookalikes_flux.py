@@ -20,22 +20,22 @@ from torch.nn import functional as F
 class EmbedND(nn.Module):
     """Rotary matrices [rows, 1, tokens, d / 2, 2, 2]."""
 
-    def __init__(self, axes: tuple[int, ...]) -> None:
+    def __init__(self, axes: tuple[int, ...], theta: float = 10000) -> None:
         super().__init__()
-        self.axes = axes
+        self.axes, self.theta = axes, theta
 
     def forward(self, ids: Tensor) -> Tensor:
         angles = []
         for axis, width in enumerate(self.axes):
             places = torch.arange(0, width, 2, dtype=torch.float64) / width
-            angles.append(ids[..., axis, None].double() / 10000**places)
+            angles.append(ids[..., axis, None].double() / self.theta**places)
         angle = torch.cat(angles, -1)
         rows = [angle.cos(), -angle.sin(), angle.sin(), angle.cos()]
         return torch.stack(rows, -1).unflatten(-1, (2, 2)).float()[:, None]
 
 
 def rotated(x: Tensor, pe: Tensor) -> Tensor:
-    return (pe @ x.float().unflatten(-1, (-1, 2, 1))).flatten(-3).to(x.dtype)
+    return (pe.float() @ x.float().unflatten(-1, (-1, 2, 1))).flatten(-3).to(x.dtype)
 
 
 def attend_rotated(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:

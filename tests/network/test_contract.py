@@ -6,6 +6,7 @@ import json
 
 import lookalikes
 import lookalikes_flux
+import lookalikes_lumina
 import pytest
 import torch
 from contract import DATA, OWN, record
@@ -19,6 +20,8 @@ def alike(name: str) -> torch.nn.Module:
         "forge_sd35": lambda: lookalikes.MMDiTX(3, qk_norm=True, dual=(0, 1), registers=2),
         "forge_flux": lookalikes_flux.IntegratedFluxTransformer2DModel,
         "forge_chroma": lookalikes_flux.IntegratedChromaTransformer2DModel,
+        "neo_lumina": lookalikes_lumina.NextDiT,
+        "neo_z_image": lambda: lookalikes_lumina.NextDiT(z=True),
     }[name]
     return randomise(make())
 

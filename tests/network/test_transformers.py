@@ -154,12 +154,13 @@ def joint_attention(case: Tiny, inputs: dict, time: float, text_only: bool) -> t
     cells, first = case.tokens[0] * case.tokens[1], "SD3" not in type(case.network).__name__
     found, plain = [], torch.nn.functional.scaled_dot_product_attention
     skip = getattr(case.network, "register_length", 0)
-    count = skip + TEXT + cells + case.reference
+    count = skip + TEXT + case.fill + cells + case.reference
 
     def seen(query, key, value, *args, **kwargs):
         if query.shape[2] == count:
             words = slice(skip, skip + TEXT) if first else slice(count - TEXT, count)
-            pixels = slice(skip + TEXT, skip + TEXT + cells) if first else slice(0, cells)
+            before = skip + TEXT + case.fill if first else 0
+            pixels = slice(before, before + cells)
             logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
             logits = logits[:, :, pixels]
             if text_only:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lookalikes
 import lookalikes_flux
+import lookalikes_lumina
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,6 +34,9 @@ class Tiny:
             summed over layers, mean over heads; a second number for text-only softmax.
         unit: timestep = unit * sigma.
         packed: its latents are rows of 2x2 squares.
+        reference: tokens behind the image's that keep the scalar.
+        fill: tokens between the text's and the image's.
+        twin: what the brute force runs, where ``network`` is a host's own module.
     """
 
     network: nn.Module
@@ -41,6 +47,8 @@ class Tiny:
     packed: bool = False
     guided: bool = False
     reference: int = 0
+    fill: int = 0
+    twin: nn.Module | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -53,7 +61,7 @@ class Tiny:
         def draw(*shape: int) -> Tensor:
             return torch.randn(*shape, generator=generator).to(dtype)
 
-        cells = self.tokens[0] * self.tokens[1] + self.reference
+        cells = self.tokens[0] * self.tokens[1] + (self.reference if self.packed else 0)
         x = draw(rows, cells, 64) if self.packed else draw(rows, 16, *self.size)
         return {"x": x, "text": draw(rows, TEXT, CONTEXT), "pooled": draw(rows, POOLED)}
 
@@ -240,7 +248,35 @@ def _host_call(case: Tiny, inputs: dict, time: Tensor, **more: Any) -> Tensor:
 
 def _host_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Tensor:
     with torch.no_grad():
-        return _host_call(case, inputs, times, text_t=text)
+        twin = replace(case, network=case.twin or case.network)
+        return _host_call(twin, inputs, times, text_t=text)
+
+
+def _neo(name: str, alike: nn.Module, **more: Any) -> Tiny:
+    """A look-alike of Forge Neo's; the host's own module where ``ASYNDM_OWN`` holds its flags."""
+    twin = randomise(alike)
+    flags = os.environ.get("ASYNDM_OWN")
+    if flags is None:
+        return Tiny(twin, _host_call, _host_by_token, **more)
+    from contract import build
+
+    given, sys.argv = sys.argv, ["webui.py", *flags.split()]
+    try:
+        return Tiny(build(name), _host_call, _host_by_token, twin=twin, **more)
+    finally:
+        sys.argv = given
+
+
+def neo_lumina() -> Tiny:
+    network = lookalikes_lumina.NextDiT()
+    return _neo("neo_lumina", network, size=(7, 11), unit=1.0, more={"pooled": False})
+
+
+def neo_z_image() -> Tiny:
+    network = lookalikes_lumina.NextDiT(z=True)
+    return _neo(
+        "neo_z_image", network, unit=1.0, reference=8, fill=23, more={"pooled": False}
+    )  # fmt: skip
 
 
 def a1111_sd3() -> Tiny:
@@ -268,4 +304,5 @@ def forge_chroma() -> Tiny:
 
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
 HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
-MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS)}
+NEO = (neo_lumina, neo_z_image)
+MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}
