@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from asyndm.core.settings import SettingsError
+from asyndm.hosts.frames import flat, like
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class SamplingCall:
         rule: of the update, see :mod:`asyndm.core.rules`.
         twin: the host's own function of that rule.
         denoiser: the host's CFG denoiser.
-        x: the latents it starts from, [B, C, H, W].
+        given: the latents it starts from, [B, C, H, W], or [B, C, 1, H, W] as the host has them.
         listed: the host's whole list of noise levels, [calls + 1].
         options: what else the host hands in, by the twin's names: eta, s_churn, noise_sampler, ...
     """
@@ -35,7 +36,7 @@ class SamplingCall:
     rule: str
     twin: Callable[..., Tensor]
     denoiser: Any
-    x: Tensor
+    given: Tensor
     listed: Tensor
     extra_args: dict[str, Any] | None
     callback: Callable[[dict], None] | None
@@ -43,6 +44,11 @@ class SamplingCall:
     options: dict[str, Any]
 
     shows_clean = False  # whether the network is shown what inpainting keeps without noise
+
+    @cached_property
+    def x(self) -> Tensor:
+        """The latents as a run knows them, [B, C, H, W]."""
+        return flat(self.given)
 
     @cached_property
     def sigmas(self) -> Tensor:
@@ -56,7 +62,7 @@ class SamplingCall:
     def run_twin(self, callback: Callable[[dict], None] | None = None) -> Tensor:
         """The same call of the host's own sampler."""
         return self.twin(
-            self.denoiser, self.x, self.listed, self.extra_args, callback or self.callback,
+            self.denoiser, self.given, self.listed, self.extra_args, callback or self.callback,
             self.disable, **self.options,
         )  # fmt: skip
 
@@ -66,11 +72,20 @@ class SamplingCall:
 
     def ask(self, i: int, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         """D of the host's CFG denoiser in call i."""
-        return self.denoiser(x, sigma, **extra_args)
+        return flat(self.denoiser(like(x, self.given), sigma, **extra_args))
+
+    def told(self, state: dict) -> dict:
+        """What the host's callback is told of a step."""
+        if self.given.ndim != 5:
+            return state
+        return {
+            key: like(value, self.given) if isinstance(value, Tensor) else value
+            for key, value in state.items()
+        }
 
     def leave(self, x: Tensor) -> Tensor:
         """The result as the host expects it."""
-        return x
+        return like(x, self.given)
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,10 @@ class TimestepCall:
         timestep = torch.full_like(sigma, float(self._grid.asked[i]))
         noise = self.denoiser(x / (1 + level**2) ** 0.5, timestep, **extra_args)
         return (x - level * noise).to(x.dtype)
+
+    def told(self, state: dict) -> dict:
+        """What the host's callback is told of a step."""
+        return state
 
     def timesteps(self, sigma: Tensor) -> Tensor:
         """The timesteps of noise levels [R]; exactly the host's where a level is a call's own."""

@@ -1,13 +1,17 @@
 """The tokens of a prompt by every text encoder that a transformer sees, each with its own offset.
 
 Stable Diffusion 3 sees CLIP's chunks of 77, then T5's tokens; Flux and Chroma see T5's alone, where
-the host keeps a CLIP beside it, too. Each list of pieces is matched by itself.
+the host keeps a CLIP beside it, too. Each list of pieces is matched by itself. Language models
+(Qwen, Gemma) read the prompt inside a chat template, of which a host may cut the beginning off
+again; what is left of it is no word of the prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from modules import shared
 from torch import nn
 
@@ -15,6 +19,12 @@ from asyndm.network import UnsupportedNetwork
 
 # (pieces by position, for the first position of each textual inversion all of its)
 Tokens = tuple[list[str], dict[int, list[int]]]
+# What Forge Neo calls the one engine whose tokens a network sees; Flux's and SD3's are "_t5".
+_ENGINES = tuple(
+    f"text_processing_engine_{name}" for name in ("t5", "gemma", "qwen", "anima", "ministral")
+)
+_TEMPLATE = "<|template|>"  # matched by no word
+_WIDE = 1 << 16  # engines ask whether an embedding is longer than the template
 
 
 def transformer_tokens(model: Any, network: nn.Module, classic: Any, text: str) -> list[Tokens]:
@@ -30,30 +40,80 @@ def transformer_tokens(model: Any, network: nn.Module, classic: Any, text: str) 
         UnsupportedNetwork: an encoder that does not say how it reads a prompt.
     """
     if not hasattr(network, "joint_blocks"):
-        return [_t5(model, text, None)]
+        return [_one(model, text, None)]
     clip = classic(text)
     # Off by default in the hosts: then these tokens are zeros, alike for every word.
     if not getattr(shared.opts, "sd3_enable_t5", False):
         return [clip]
-    return [clip, _t5(model, text, len(clip[0]))]
+    return [clip, _one(model, text, len(clip[0]))]
 
 
-def _t5(model: Any, text: str, count: int | None) -> Tokens:
-    """T5's pieces; ``count``: to how many tokens a host pads or cuts them, if it does."""
-    engine = getattr(model, "text_processing_engine_t5", None)
+def _one(model: Any, text: str, count: int | None) -> Tokens:
+    """An engine's pieces; ``count``: to how many tokens a host pads or cuts T5's, if it does."""
+    engines = (getattr(model, name, None) for name in _ENGINES)
+    engine = next((engine for engine in engines if engine is not None), None)
     if engine is not None:  # Forge
-        chunks, _ = engine.tokenize_line(text)
-        longest = max(len(chunk.tokens) for chunk in chunks)
-        ids = [
-            token
-            for chunk in chunks
-            for token in [*chunk.tokens, *[engine.id_pad] * (longest - len(chunk.tokens))]
-        ]
-    else:  # AUTOMATIC1111
-        engine = getattr(getattr(model, "cond_stage_model", None), "model_t5", None)
-        if engine is None:
-            raise UnsupportedNetwork(
-                "This model's text encoder does not say how it reads a prompt."
-            )
-        ids, _ = engine.tokenize_line(text, target_token_count=count)
+        return engine_pieces(engine, text), {}
+    engine = getattr(getattr(model, "cond_stage_model", None), "model_t5", None)
+    if engine is None:  # AUTOMATIC1111
+        raise UnsupportedNetwork("This model's text encoder does not say how it reads a prompt.")
+    ids, _ = engine.tokenize_line(text, target_token_count=count)
     return engine.tokenizer.convert_ids_to_tokens([int(token) for token in ids]), {}
+
+
+def engine_pieces(engine: Any, text: str) -> list[str]:
+    """The pieces that a network of the Forge family is shown, in their places.
+
+    Args:
+        engine: of the host, with ``tokenize_line`` and its tokenizer.
+        text: of a prompt's part.
+    """
+    around = _template(engine, text)
+    if around is not None and not hasattr(engine, "llama_template"):
+        text = around.replace("{}", text)  # in the others tokenize_line does it
+    chunks = engine.tokenize_line(text)
+    chunks = chunks[0] if isinstance(chunks, tuple) else chunks
+    # Anima's network sees a place for each of T5's tokens, made from Qwen's.
+    rows = [getattr(chunk, "t5_tokens", None) or chunk.tokens for chunk in chunks]
+    longest = max(map(len, rows))
+    ids = [
+        int(token) for row in rows for token in [*row, *[_pad(engine)] * (longest - len(row))]
+    ]  # fmt: skip
+    tokenizer = getattr(engine, "t5_tokenizer", None) or engine.tokenizer
+    pieces = list(tokenizer.convert_ids_to_tokens(ids))
+    if around is None:
+        return pieces
+    for part in around.split("{}"):
+        own = tokenizer(part, add_special_tokens=False)["input_ids"]
+        for place in _places(ids, own):
+            pieces[place : place + len(own)] = [_TEMPLATE] * len(own)
+    return [pieces[place] for place in _kept(engine, ids)]
+
+
+def _pad(engine: Any) -> int:
+    return int(getattr(engine, "id_pad", 0))
+
+
+def _template(engine: Any, text: str) -> str | None:
+    """What an engine puts a prompt in, with {} for the prompt; None = it stands alone."""
+    if not hasattr(engine, "process_template"):
+        return getattr(engine, "llama_template", None)
+    whole = engine.process_template(text, False)  # of the positive prompt, which has the words
+    return "{}".join(whole.rsplit(text, 1)) if text and whole != text else None
+
+
+def _places(ids: Sequence[int], part: Sequence[int]) -> Iterable[int]:
+    """Where a run of tokens begins."""
+    ids, part = list(ids), list(part)
+    return [at for at in range(len(ids)) if part and ids[at : at + len(part)] == part]
+
+
+def _kept(engine: Any, ids: Sequence[int]) -> list[int]:
+    """The tokens whose embeddings an engine leaves after it has cut its template off."""
+    places = torch.arange(len(ids))
+    if not hasattr(engine, "strip_template"):
+        return places.tolist()
+    try:  # [tokens, width]
+        return engine.strip_template(places[:, None].expand(-1, _WIDE), ids)[:, 0].tolist()
+    except IndexError:  # [1, layers, tokens, width], joined to [1, tokens, layers * width]
+        return engine.strip_template(places.view(1, 1, -1, 1), ids)[0, :, 0].tolist()

@@ -26,6 +26,7 @@ from asyndm.core.rows import UNCONDITIONAL, Rows
 from asyndm.core.shadow import replaced, shadowed
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.encoders import transformer_tokens
+from asyndm.hosts.frames import flat, like
 from asyndm.hosts.hosted import HostRun
 from asyndm.hosts.prompts import Tokens, classic_tokens
 from asyndm.hosts.shims import cond_batch
@@ -142,10 +143,11 @@ class ForgeRun(HostRun):
         if time is None:
             return
         mask, nmask = self.denoiser.mask, self.denoiser.nmask
-        clean = self.latents * nmask + self.denoiser.init_latent * mask
+        kept = flat(self.denoiser.init_latent) * flat(mask)
+        clean = flat(self.latents) * flat(nmask) + kept
         host = params.sigma.view(-1, 1, 1, 1)
-        levelled = clean + (params.x - clean) * (time.sigma_map().to(host) / host)
-        params.x = levelled.to(params.x.dtype)
+        levelled = clean + (flat(params.x) - clean) * (time.sigma_map().to(host) / host)
+        params.x = like(levelled.to(params.x.dtype), params.x)
 
     # --- around the network ---
 
@@ -172,7 +174,7 @@ class ForgeRun(HostRun):
             yield
 
     def _level(self, x: Tensor) -> Tensor | None:
-        """The noise level of every pixel of a network call's rows, [rows, 1, H, W]."""
+        """The noise level of every pixel of a network call's rows, [rows, 1, H, W] or as x."""
         time = self.call.pixel_time
         if time is None:
             return None
@@ -182,7 +184,7 @@ class ForgeRun(HostRun):
                 f"The network is shown pieces of {x.shape[-2]}x{x.shape[-1]} instead of the whole "
                 f"{size[0]}x{size[1]} latents (MultiDiffusion?): switch off what cuts the image."
             )
-        return time.sigma_map().repeat(len(x) // self.batch, 1, 1, 1)
+        return like(time.sigma_map().repeat(len(x) // self.batch, 1, 1, 1), x)
 
     def _see_rows(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         """Before the network: which image and which part of its prompt each row belongs to."""
@@ -257,7 +259,8 @@ class ForgeRun(HostRun):
                 )[0]  # fmt: skip
             perturbed = worse if free is None else free + strength * (worse - free)
         sigma = self.call.pixel_time.sigma_map()
-        made = guide.combine(cond, free, sigma, self.scale, perturbed)
+        made = guide.combine(flat(cond), flat(free), sigma, self.scale, flat(perturbed))
+        made = like(made, cond)
         plain = cond if free is None else free + self.scale * (cond - free)
         return args["denoised"] + (made - plain)
 

@@ -23,6 +23,7 @@ from asyndm.core.shadow import shadowed
 from asyndm.guidance import Guide, methods
 from asyndm.guidance.measure import Measured
 from asyndm.hosts import infotext
+from asyndm.hosts.frames import flat
 from asyndm.hosts.prompts import is_hires
 from asyndm.hosts.taken import ByImage
 
@@ -91,7 +92,7 @@ class Guided:
                 f"{self.settings.guidance} needs; set the CFG scale above 1 (it is not read)."
             )
         if self.guide.passes is not None and self.denoiser.nmask is not None:
-            self.guide.passes.moving = self.denoiser.nmask
+            self.guide.passes.moving = flat(self.denoiser.nmask)
 
     def how(self, options: dict[str, Any]) -> dict[str, Any]:
         """The rule, passes and prediction without the prompt, for the sampling loop."""
@@ -105,7 +106,7 @@ class Guided:
         denoiser, free = self.denoiser, self.guide.uncond
         if denoiser.nmask is None or denoiser.mask_before_denoising:
             return free
-        return free * denoiser.nmask + denoiser.init_latent * denoiser.mask
+        return free * flat(denoiser.nmask) + flat(denoiser.init_latent) * flat(denoiser.mask)
 
     # --- a call ---
 

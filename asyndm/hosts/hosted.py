@@ -30,6 +30,7 @@ from asyndm.core.words import listed
 from asyndm.hosts import noise, shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
+from asyndm.hosts.frames import flat
 from asyndm.hosts.guided import Guided
 from asyndm.hosts.learned import tell_profile
 from asyndm.hosts.levelling import norms_for
@@ -245,11 +246,11 @@ class HostRun(Guided, ABC):
                 job.x,
                 job.sigmas,
                 job.extra_args,
-                reel.watching(job.callback),
+                reel.watching(job.callback and (lambda state: job.callback(job.told(state)))),
                 job.disable,
                 director=director,
-                noise_sampler=job.options.get("noise_sampler")
-                or noise.of_twin(job.twin, job.x)
+                noise_sampler=(not job.options.get("noise_sampler"))
+                and noise.of_twin(job.twin, job.x)
                 or self._noise,
                 **transformers.like_twin(self, self.how(options), options),
                 **options,
@@ -276,7 +277,8 @@ class HostRun(Guided, ABC):
 
     def _noise(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
         """As the host's own samplers draw it: an image's noise depends on its seed alone."""
-        return self.p.rng.next()
+        own = self.job.options.get("noise_sampler")
+        return flat(self.p.rng.next() if own is None else own(sigma, sigma_next))
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step
@@ -387,7 +389,7 @@ class HostRun(Guided, ABC):
             self.parametrisation,
             source,
             allowed=None if nmask is None else one_mask(nmask),
-            known=None if nmask is None else self.denoiser.init_latent,
+            known=None if nmask is None else flat(self.denoiser.init_latent),
             timestep=self.timesteps,
             record=not self.still and (self.settings.show_masks or self.settings.save_masks),
             steered=None if all(steered) else torch.tensor(steered),

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from asyndm.core.given import cut_out
+from asyndm.hosts.frames import flat
 
 
 def in_this_pass(p: Any, mask: np.ndarray) -> np.ndarray:
@@ -20,5 +21,5 @@ def in_this_pass(p: Any, mask: np.ndarray) -> np.ndarray:
 
 
 def one_mask(mask: Tensor) -> Tensor:
-    """[H, W] or [B, H, W] of the host's repaint mask [C, H, W] or [B, C, H, W]."""
-    return mask[..., 0, :, :]
+    """[H, W] or [B, H, W] of the host's repaint mask [C, H, W], [B, C, H, W] or of one frame."""
+    return flat(mask)[..., 0, :, :]

@@ -41,6 +41,11 @@ def check(run: HostRun) -> None:
         SettingsError: a sampler or a list of noise levels.
     """
     transformer, settings = is_transformer(run.network()), run.settings
+    if run.job.x.ndim != 4:
+        raise SettingsError(
+            f"a video of {run.job.x.shape[2]} latent frames has no asynchronous form here; make "
+            "one frame."
+        )
     if not transformer:
         for name in TRANSFORMER_ONLY:
             if name in settings.changed():

@@ -19,13 +19,14 @@ from asyndm.network.hooks import UNetHooks, check_hookable
 from asyndm.network.ldm_unet import LdmHooks
 from asyndm.network.lumina import LuminaHooks
 from asyndm.network.mmdit import MmditHooks
+from asyndm.network.qwen import QwenHooks
 
 if TYPE_CHECKING:
     from asyndm.network.norms import LevelledNorms
 
 FAMILIES: tuple[type[UNetHooks], ...] = (
     *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
-    *(Sd3Hooks, DiffusersFluxHooks, LuminaHooks),
+    *(Sd3Hooks, DiffusersFluxHooks, LuminaHooks, QwenHooks),
 )
 
 
@@ -80,5 +81,5 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
         "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux.1, "
-        "Chroma, Lumina 2 and Z-Image, in their WebUIs' forms, some in diffusers'."
+        "Chroma, Lumina 2, Z-Image and Qwen-Image, in their WebUIs' forms, some in diffusers'."
     )

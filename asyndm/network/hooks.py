@@ -41,6 +41,7 @@ class UNetHooks(ABC):
     patch = 1  # side of the squares of latents that the network makes one token of
     known_by: tuple[str, ...]  # modules that a network of this family has
     input_names: tuple[str, ...]  # what the latents are called where they are given by name
+    frames = False  # one frame of a video, [B, C, 1, H, W], is a picture, too
     concatenate = False  # the vectors a row adds are joined on the channels instead
 
     def __init__(
@@ -83,7 +84,7 @@ class UNetHooks(ABC):
             UnsupportedNetwork: the network's input is not what the family takes.
         """
         latents = args[0] if args else next(kwargs[n] for n in self.input_names if n in kwargs)
-        if latents.ndim != 4:
+        if latents.ndim != 4 and not (self.frames and latents.ndim == 5 and latents.shape[2] == 1):
             raise UnsupportedNetwork(
                 f"The network's input has {latents.ndim} dimensions; AsynDM needs [B, C, H, W]."
             )

@@ -29,8 +29,12 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
 
 
 def put_in(host: Any, name: str) -> None:
-    """Make one of sd3, sd35, flux, chroma the model that a real host has loaded."""
-    if host.name == "Forge":
+    """Make one of sd3, sd35, flux, chroma (in Neo its own) what a real host has loaded."""
+    if host.name == "Neo":
+        import neo_models
+
+        neo_models.put_in(host, name)
+    elif host.name == "Forge":
         _forge(host, name)
     else:
         _a1111(host)
@@ -43,11 +47,16 @@ def _forge(host: Any, name: str) -> None:
     from backend.diffusion_engine.chroma import Chroma
     from backend.diffusion_engine.flux import Flux
     from backend.diffusion_engine.sd35 import StableDiffusion3
-    from modules import sd_models
 
     kind = {"flux": Flux, "chroma": Chroma}.get(name, StableDiffusion3)
     guess = SimpleNamespace(inpaint_model=lambda: False, huggingface_repo="tiny")
-    engine = kind(guess, _forge_parts(host, name))
+    put_engine_in(host, kind(guess, _forge_parts(host, name)))
+
+
+def put_engine_in(host: Any, engine: Any) -> None:
+    """Make an engine the one that a host of the Forge family has loaded."""
+    from modules import sd_models
+
     own = host.shared.sd_model
     for each in ("extra_generation_params", "comments", "sd_checkpoint_info", "filename"):
         setattr(engine, each, getattr(own, each))
@@ -93,7 +102,7 @@ def _forge_parts(host: Any, name: str) -> dict[str, Any]:
         "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
         "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True,
     }  # fmt: skip
-    parts: dict[str, Any] = {"vae": _bounded(randomised(vae, 9))}
+    parts: dict[str, Any] = {"vae": bounded(randomised(vae, 9))}
     if name == "flux":
         network = IntegratedFluxTransformer2DModel(guidance_embed=True, **flux)
         parts |= {"text_encoder": clip(1), "text_encoder_2": t5()}
@@ -125,13 +134,14 @@ def mmdit(depth: int = 3) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bounded(vae: nn.Module) -> nn.Module:
+def bounded(vae: nn.Module, frames: bool = False) -> nn.Module:
     """Pictures with some contrast, neither grey nor clipped."""
-    latents = torch.randn(2, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    shape = (2, 16, 1, 8, 8) if frames else (2, 16, 8, 8)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        picture = vae.decoder(latents)
-        vae.decoder.conv_out.weight *= 0.4 / picture.std()
-        vae.decoder.conv_out.bias *= 0
+        last = vae.decoder.head[-1] if frames else vae.decoder.conv_out
+        last.weight *= 0.4 / vae.decoder(latents).std()
+        last.bias *= 0
     return vae
 
 

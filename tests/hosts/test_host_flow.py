@@ -12,11 +12,15 @@ from jobs import apart, make, note, ticked
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="needs a real WebUI: its own engines"
 )
-MODELS = {"A1111": ["sd3"], "Forge": ["sd3", "sd35", "flux", "chroma"]}
+MODELS = {
+    "A1111": ["sd3"],
+    "Forge": ["sd3", "sd35", "flux", "chroma"],
+    "Neo": ["lumina", "z-image"],
+}
 PLAIN = {"scheduler": "Simple", "steps": 4}
 
 
-@pytest.fixture(params=["sd3", "sd35", "flux", "chroma"])
+@pytest.fixture(params=sorted({name for names in MODELS.values() for name in names}))
 def model(host, request):
     if request.param not in MODELS.get(host.name, ()):
         pytest.skip(f"{host.name} has no {request.param}")

@@ -68,12 +68,19 @@ OWN = {
     "forge_chroma": (
         "backend.nn.chroma", "IntegratedChromaTransformer2DModel", {**FLUX, **CHROMA}, 1.0
     ),
+    "neo_qwen": (
+        "backend.nn.qwen", "QwenImageTransformer2DModel",
+        {"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+         "joint_attention_dim": CONTEXT, "axes_dims_rope": (4, 6, 6)},
+        1.0,
+    ),
     "neo_lumina": ("backend.nn.lumina", "NextDiT", {**LUMINA, "n_kv_heads": 1}, 1.0),
     "neo_z_image": ("backend.nn.lumina", "NextDiT", {**LUMINA, **Z_IMAGE}, 1.0),
 }  # fmt: skip
 
 
 WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux")
+FRAMES = ("neo_qwen",)  # latents of one frame
 
 
 def given(name: str) -> dict[str, Any]:
@@ -86,6 +93,8 @@ def given(name: str) -> dict[str, Any]:
     values["timestep"] = torch.tensor([0.6, 0.3]) * OWN[name][3]
     if name == "forge_flux":
         values["guidance"] = torch.full((2,), 3.5)
+    if name in FRAMES:
+        values["x"] = values["x"][:, :, None]
     if name not in WITH_POOLED:
         del values["y"]
     return values

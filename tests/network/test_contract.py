@@ -7,6 +7,7 @@ import json
 import lookalikes
 import lookalikes_flux
 import lookalikes_lumina
+import lookalikes_qwen
 import pytest
 import torch
 from contract import DATA, OWN, record
@@ -20,6 +21,7 @@ def alike(name: str) -> torch.nn.Module:
         "forge_sd35": lambda: lookalikes.MMDiTX(3, qk_norm=True, dual=(0, 1), registers=2),
         "forge_flux": lookalikes_flux.IntegratedFluxTransformer2DModel,
         "forge_chroma": lookalikes_flux.IntegratedChromaTransformer2DModel,
+        "neo_qwen": lookalikes_qwen.QwenImageTransformer2DModel,
         "neo_lumina": lookalikes_lumina.NextDiT,
         "neo_z_image": lambda: lookalikes_lumina.NextDiT(z=True),
     }[name]

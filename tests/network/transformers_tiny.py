@@ -12,6 +12,7 @@ from typing import Any
 import lookalikes
 import lookalikes_flux
 import lookalikes_lumina
+import lookalikes_qwen
 import pytest
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,8 @@ class Tiny:
         packed: its latents are rows of 2x2 squares.
         reference: tokens behind the image's that keep the scalar.
         fill: tokens between the text's and the image's.
+        half: how far half precision may be off, in its own steps of the largest value. Not 0 only
+            where a network adds what is gated in one operation, which rounds once instead of twice.
         twin: what the brute force runs, where ``network`` is a host's own module.
     """
 
@@ -48,6 +51,7 @@ class Tiny:
     guided: bool = False
     reference: int = 0
     fill: int = 0
+    half: float = 0.0
     twin: nn.Module | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -62,7 +66,8 @@ class Tiny:
             return torch.randn(*shape, generator=generator).to(dtype)
 
         cells = self.tokens[0] * self.tokens[1] + (self.reference if self.packed else 0)
-        x = draw(rows, cells, 64) if self.packed else draw(rows, 16, *self.size)
+        shape = (16, 1, *self.size) if self.more.get("frames") else (16, *self.size)
+        x = draw(rows, cells, 64) if self.packed else draw(rows, *shape)
         return {"x": x, "text": draw(rows, TEXT, CONTEXT), "pooled": draw(rows, POOLED)}
 
     def __call__(self, inputs: dict[str, Tensor], timestep: float | Tensor) -> Tensor:
@@ -302,7 +307,13 @@ def forge_chroma() -> Tiny:
     )  # fmt: skip
 
 
+def neo_qwen() -> Tiny:
+    network = lookalikes_qwen.QwenImageTransformer2DModel()
+    more = {"pooled": False, "frames": True}
+    return _neo("neo_qwen", network, size=(7, 11), unit=1.0, half=2, more=more)
+
+
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
 HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
-NEO = (neo_lumina, neo_z_image)
+NEO = (neo_lumina, neo_z_image, neo_qwen)
 MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}

@@ -1,0 +1,120 @@
+"""Tiny models of Forge Neo's transformers: its own engines, modules and tokenizers, small and
+random."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from flow_models import T5_WIDTH, bounded, put_engine_in, randomised
+from torch import nn
+
+WORDS = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3}
+WORDS |= {"num_attention_heads": 2, "num_key_value_heads": 1}
+LUMINA = {
+    "in_channels": 16, "n_layers": 2, "n_refiner_layers": 1, "multiple_of": 16, "qk_norm": True,
+    "cap_feat_dim": 64, "axes_dims": (4, 6, 6),
+}  # fmt: skip
+FLUX = {
+    "in_channels": 16, "out_channels": 16, "vec_in_dim": 64, "context_in_dim": T5_WIDTH,
+    "hidden_size": 64, "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True,
+    "guidance_embed": True,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One tiny model.
+
+    Attributes:
+        engine: module and class in ``backend.diffusion_engine``.
+        guess: its description in ``huggingface_guess.model_list``.
+        network: module and class in ``backend.nn``.
+        arguments: of the network.
+        words: the text encoder's class in ``backend.nn.llm.llama``; None = Flux.1's two.
+        files: folder of the tokenizer in ``backend/huggingface``.
+        video: the autoencoder is Wan's.
+    """
+
+    engine: tuple[str, str]
+    guess: str
+    network: tuple[str, str]
+    arguments: dict[str, Any]
+    words: str | None
+    files: str
+    video: bool = False
+
+
+MODELS = {
+    "lumina": Model(
+        ("lumina", "Lumina2"), "Lumina2", ("lumina", "NextDiT"),
+        {**LUMINA, "dim": 32, "n_heads": 2, "n_kv_heads": 1}, "Gemma2_2B", "neta-art/Neta-Lumina",
+    ),
+    "z-image": Model(
+        ("zimage", "ZImage"), "ZImage", ("lumina", "NextDiT"),
+        {**LUMINA, "dim": 256, "n_heads": 16, "z_image_modulation": True, "time_scale": 1000.0,
+         "pad_tokens_multiple": 32, "rope_theta": 256.0},
+        "Qwen3_4B", "Tongyi-MAI/Z-Image-Turbo",
+    ),
+}  # fmt: skip
+
+
+def put_in(host: Any, name: str) -> None:
+    """Make one of :data:`MODELS` the model that a running Forge Neo has loaded."""
+    import importlib
+
+    from backend import memory_management
+    from modules_forge.packages.huggingface_guess import model_list
+
+    model = MODELS[name]
+    guess = getattr(model_list, model.guess)({})
+    module = importlib.import_module(f"backend.nn.{model.network[0]}")
+    network = randomised(getattr(module, model.network[1])(**model.arguments), 11).float()
+    network.storage_dtype = network.computation_dtype = torch.float32
+    device = memory_management.get_torch_device()
+    network.load_device = network.offload_device = network.initial_device = device
+    home = Path(host.folder) / "backend/huggingface" / model.files
+    parts = {"transformer": network, "vae": _vae(model.video), **_words(model, home)}
+    module = importlib.import_module(f"backend.diffusion_engine.{model.engine[0]}")
+    put_engine_in(host, getattr(module, model.engine[1])(guess, parts))
+
+
+def _words(model: Model, home: Path) -> dict[str, Any]:
+    from backend.nn.llm import llama
+    from backend.operations import using_forge_operations
+    from transformers import AutoTokenizer
+
+    config = getattr(llama, f"{model.words}Config", None) or getattr(llama, f"{model.words}_Config")
+    own = config.__init__
+
+    def small(self: Any) -> None:
+        own(self, **WORDS)
+
+    config.__init__ = small
+    heads, config.head_dim = config.head_dim, 32
+    operations = using_forge_operations(device=torch.device("cpu"), dtype=torch.float32)
+    try:
+        with operations:  # its norms have an argument more
+            encoder = randomised(getattr(llama, model.words)({}), 3)
+    finally:
+        config.__init__, config.head_dim = own, heads
+    encoder.model.config.head_dim = 32
+    tokenizer = AutoTokenizer.from_pretrained(home / "tokenizer")
+    return {"text_encoder": encoder, "tokenizer": tokenizer}
+
+
+def _vae(video: bool) -> nn.Module:
+    if video:
+        from backend.nn.wan_vae_2d import WanVAE
+
+        return bounded(randomised(WanVAE(base_dim=16, z_dim=16, num_res_blocks=1), 9), frames=True)
+    from backend.nn.vae import IntegratedAutoencoderKL
+
+    vae = IntegratedAutoencoderKL(
+        latent_channels=16, block_out_channels=(32, 32, 32, 32), use_quant_conv=False,
+        use_post_quant_conv=False,
+    )  # fmt: skip
+    return bounded(randomised(vae, 9))
