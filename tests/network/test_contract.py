@@ -80,3 +80,33 @@ def test_another_order_of_calls_breaks_the_contract(monkeypatch) -> None:
 
     monkeypatch.setattr(block, "forward", early)
     assert differences("forge_flux", network)
+
+
+# Of each family: a module that hooks are on, and a projection whose chunks have an order.
+HOOKED = {
+    "neo_lumina": ("layers.1.feed_forward", "layers.0.adaLN_modulation"),
+    "neo_z_image": ("noise_refiner.0.attention_norm2", "noise_refiner.0.adaLN_modulation"),
+    "neo_qwen": ("transformer_blocks.1.attn.norm_added_k", "transformer_blocks.0.img_mod"),
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_a_renamed_module_or_swapped_chunk_of_a_family_breaks_its_contract(name: str) -> None:
+    network = alike(name)
+    path, source = HOOKED[name]
+    owner, _, own = path.rpartition(".")
+    parent = network.get_submodule(owner)
+    parent.__dict__[own] = parent._modules[own]  # it runs as before
+    parent._modules["another"] = parent._modules.pop(own)
+    assert any("classes differ" in line for line in differences(name, network))
+    network = alike(name)
+    network.get_submodule(source).register_forward_hook(swap_chunks)
+    found = differences(name, network)
+    assert found and not any("classes" in line or "parameters" in line for line in found)
+
+
+def swap_chunks(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+    """The first two of a projection's chunks in each other's places."""
+    width = args[0].shape[-1]
+    one, two, rest = output.split([width, width, output.shape[-1] - 2 * width], -1)
+    return torch.cat([two, one, rest], -1)
