@@ -14,7 +14,7 @@ from asyndm.network.diffusers_dit import Sd3Hooks
 from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.dit import TransformerHooks
 from asyndm.network.errors import UnsupportedNetwork
-from asyndm.network.flux import ChromaHooks, FluxHooks
+from asyndm.network.flux import ChromaHooks, Flux2Hooks, FluxHooks
 from asyndm.network.hooks import UNetHooks, check_hookable
 from asyndm.network.ldm_unet import LdmHooks
 from asyndm.network.lumina import LuminaHooks
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FAMILIES: tuple[type[UNetHooks], ...] = (
     *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
-    *(Sd3Hooks, DiffusersFluxHooks, LuminaHooks, QwenHooks),
+    *(Sd3Hooks, DiffusersFluxHooks, Flux2Hooks, LuminaHooks, QwenHooks),
 )
 
 
@@ -80,6 +80,6 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     check_hookable(unet)
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
-        "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux.1, "
+        "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux, "
         "Chroma, Lumina 2, Z-Image and Qwen-Image, in their WebUIs' forms, some in diffusers'."
     )

@@ -1,7 +1,8 @@
-"""Flux.1 and Chroma as WebUIs have them.
+"""Flux.1, Flux.2 (klein) and Chroma as WebUIs have them.
 
 Double blocks keep image and text apart, single blocks run over both: text, image, then the tokens
-of reference images. Chroma has no projections of time in its blocks: one network, its
+of reference images. Flux.2 makes a token of every latent pixel, and all its blocks share three
+projections of time. Chroma has no projections of time in its blocks: one network, its
 ``distilled_guidance_layer``, gives all their vectors at once, told the timestep in the first 16
 columns of its input.
 """
@@ -9,6 +10,7 @@ columns of its input.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,12 @@ TOLD = 16  # columns of Chroma's input that tell the timestep
 
 
 class FluxLayout(TransformerHooks):
-    """What Flux.1 and Chroma share."""
+    """What Flux.1, Flux.2 and Chroma share."""
+
+    def __init__(self, unet: nn.Module, *options: Any) -> None:
+        super().__init__(unet, *options)
+        # Forge Neo's blocks have torch's own norms, and scale and shift in one operation.
+        self.fused = hasattr(unet.double_blocks[0].img_attn.norm.query_norm, "weight")
 
     def joint_layers(self) -> list[JointLayer]:
         layers = []
@@ -45,7 +52,42 @@ class FluxLayout(TransformerHooks):
         return self.text_tokens if len(station.kinds) == 3 else 0
 
 
-class FluxHooks(FluxLayout):
+class TimedFlux(FluxLayout):
+    """Those that embed time themselves."""
+
+    def watch_embedding(self) -> None:
+        super().watch_embedding()
+        self.embed_with(self.unet.time_in, _sinusoids)
+        for name in ("guidance_in", "vector_in"):
+            module = getattr(self.unet, name, None)
+            if isinstance(module, nn.Module):
+                self.after(module, self.add_part)
+
+
+class Flux2Hooks(TimedFlux):
+    """The hooks of one Flux.2."""
+
+    known_by = ("img_in", "txt_in", "time_in", "pe_embedder", "double_blocks", "single_blocks",
+                "double_stream_modulation_img", "double_stream_modulation_txt",
+                "single_stream_modulation", "final_layer")  # fmt: skip
+
+    def find_stations(self) -> list[Station]:
+        network, last = self.unet, self.unet.final_layer
+        self.patch = int(network.patch_size)
+        doubles = [point for block in network.double_blocks for point in _double_points(block)]
+        singles = [point for block in network.single_blocks for point in _single_points(block)]
+        image, joint = network.double_stream_modulation_img, network.single_stream_modulation
+        return [
+            Station(image.lin, triples(2), tuple(doubles), activated=True),
+            Station(joint.lin, triples(1), tuple(singles), activated=True),
+            Station(last.adaLN_modulation, (SHIFT, SCALE), _final_points(last)),
+        ]
+
+    def text_sources(self) -> list[tuple[nn.Module, bool]]:
+        return [(self.unet.double_stream_modulation_txt.lin, True)]
+
+
+class FluxHooks(TimedFlux):
     """The hooks of one Flux.1."""
 
     known_by = ("img_in", "txt_in", "time_in", "vector_in", "pe_embedder", "double_blocks",
@@ -53,6 +95,7 @@ class FluxHooks(FluxLayout):
 
     def find_stations(self) -> list[Station]:
         network, last = self.unet, self.unet.final_layer
+        self.patch = int(getattr(network, "patch_size", self.patch))
         stations = [
             Station(block.img_mod.lin, triples(2), _double_points(block), activated=True)
             for block in network.double_blocks
@@ -65,14 +108,6 @@ class FluxHooks(FluxLayout):
 
     def text_sources(self) -> list[tuple[nn.Module, bool]]:
         return [(block.txt_mod.lin, True) for block in self.unet.double_blocks]
-
-    def watch_embedding(self) -> None:
-        super().watch_embedding()
-        self.embed_with(self.unet.time_in, _sinusoids)
-        for name in ("guidance_in", "vector_in"):
-            module = getattr(self.unet, name, None)
-            if isinstance(module, nn.Module):
-                self.after(module, self.add_part)
 
 
 class ChromaHooks(FluxLayout):

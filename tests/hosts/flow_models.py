@@ -136,11 +136,12 @@ def mmdit(depth: int = 3) -> dict[str, Any]:
 
 def bounded(vae: nn.Module, frames: bool = False) -> nn.Module:
     """Pictures with some contrast, neither grey nor clipped."""
-    shape = (2, 16, 1, 8, 8) if frames else (2, 16, 8, 8)
+    channels = getattr(vae, "embed_dim", 16)
+    shape = (2, 16, 1, 8, 8) if frames else (2, channels, 8, 8)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         last = vae.decoder.head[-1] if frames else vae.decoder.conv_out
-        last.weight *= 0.4 / vae.decoder(latents).std()
+        last.weight *= 0.4 / (vae.decode if frames else vae.decoder)(latents).std()
         last.bias *= 0
     return vae
 

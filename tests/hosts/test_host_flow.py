@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 MODELS = {
     "A1111": ["sd3"],
     "Forge": ["sd3", "sd35", "flux", "chroma"],
-    "Neo": ["lumina", "z-image"],
+    "Neo": ["lumina", "z-image", "qwen", "flux", "flux2"],
 }
 PLAIN = {"scheduler": "Simple", "steps": 4}
 

@@ -52,6 +52,19 @@ Z_IMAGE = {
     "dim": 256, "n_heads": 16, "z_image_modulation": True, "time_scale": 1000.0,
     "pad_tokens_multiple": 32, "rope_theta": 256.0,
 }  # fmt: skip
+NEO_FLUX = {
+    "in_channels": 16, "out_channels": 16, "context_in_dim": CONTEXT, "hidden_size": 32,
+    "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+}  # fmt: skip
+FLUX_ONE = {
+    "vec_in_dim": POOLED, "mlp_ratio": 4.0, "axes_dim": [4, 6, 6], "theta": 10000,
+    "patch_size": 2, "qkv_bias": True, "guidance_embed": True,
+}  # fmt: skip
+FLUX_TWO = {
+    "vec_in_dim": None, "mlp_ratio": 3.0, "axes_dim": [4, 4, 4, 4], "theta": 2000,
+    "patch_size": 1, "qkv_bias": False, "guidance_embed": False, "txt_ids_dims": [3],
+    "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
+}  # fmt: skip
 
 # name -> (module, class, its arguments, the unit of its timestep)
 OWN = {
@@ -68,6 +81,12 @@ OWN = {
     "forge_chroma": (
         "backend.nn.chroma", "IntegratedChromaTransformer2DModel", {**FLUX, **CHROMA}, 1.0
     ),
+    "neo_flux": (
+        "backend.nn.flux", "IntegratedFluxTransformer2DModel", {**NEO_FLUX, **FLUX_ONE}, 1.0
+    ),
+    "neo_flux2": (
+        "backend.nn.flux", "IntegratedFluxTransformer2DModel", {**NEO_FLUX, **FLUX_TWO}, 1.0
+    ),
     "neo_qwen": (
         "backend.nn.qwen", "QwenImageTransformer2DModel",
         {"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
@@ -79,7 +98,7 @@ OWN = {
 }  # fmt: skip
 
 
-WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux")
+WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux", "neo_flux")
 FRAMES = ("neo_qwen",)  # latents of one frame
 
 
@@ -91,7 +110,7 @@ def given(name: str) -> dict[str, Any]:
         key: torch.randn(*shape, generator=generator) for key, shape in shapes.items()
     }
     values["timestep"] = torch.tensor([0.6, 0.3]) * OWN[name][3]
-    if name == "forge_flux":
+    if name in ("forge_flux", "neo_flux"):
         values["guidance"] = torch.full((2,), 3.5)
     if name in FRAMES:
         values["x"] = values["x"][:, :, None]

@@ -6,6 +6,7 @@ import json
 
 import lookalikes
 import lookalikes_flux
+import lookalikes_flux2
 import lookalikes_lumina
 import lookalikes_qwen
 import pytest
@@ -21,6 +22,8 @@ def alike(name: str) -> torch.nn.Module:
         "forge_sd35": lambda: lookalikes.MMDiTX(3, qk_norm=True, dual=(0, 1), registers=2),
         "forge_flux": lookalikes_flux.IntegratedFluxTransformer2DModel,
         "forge_chroma": lookalikes_flux.IntegratedChromaTransformer2DModel,
+        "neo_flux": lookalikes_flux2.NeoFlux,
+        "neo_flux2": lambda: lookalikes_flux2.NeoFlux(two=True),
         "neo_qwen": lookalikes_qwen.QwenImageTransformer2DModel,
         "neo_lumina": lookalikes_lumina.NextDiT,
         "neo_z_image": lambda: lookalikes_lumina.NextDiT(z=True),
@@ -86,6 +89,8 @@ def test_another_order_of_calls_breaks_the_contract(monkeypatch) -> None:
 HOOKED = {
     "neo_lumina": ("layers.1.feed_forward", "layers.0.adaLN_modulation"),
     "neo_z_image": ("noise_refiner.0.attention_norm2", "noise_refiner.0.adaLN_modulation"),
+    "neo_flux": ("single_blocks.1.norm", "double_blocks.0.img_mod.lin"),
+    "neo_flux2": ("double_blocks.1.img_attn.norm", "double_stream_modulation_img.lin"),
     "neo_qwen": ("transformer_blocks.1.attn.norm_added_k", "transformer_blocks.0.img_mod"),
 }
 

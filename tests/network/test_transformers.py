@@ -30,7 +30,7 @@ def pixel_time(case: Tiny, batch: int, levels: int = LEVELS, seed: int = 1, grid
     generator = torch.Generator().manual_seed(seed)
     index = torch.randint(0, levels, (batch, *(grid or case.tokens)), generator=generator)
     table = torch.linspace(0.9, 0.1, levels)
-    return PixelTime(table, index, torch.linspace(3, 1, levels), case.size, patch=2)
+    return PixelTime(table, index, torch.linspace(3, 1, levels), case.size, patch=case.patch)
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -93,7 +93,9 @@ def test_an_image_of_a_batch_is_the_image_alone(case: Tiny) -> None:
     with attach(case.network, call):
         together = case(inputs, 0.5 * case.unit)
         for image in range(2):
-            own = PixelTime(time.sigma_table, time.index[[image]], time.clock_table, case.size, 2)
+            own = PixelTime(
+                time.sigma_table, time.index[[image]], time.clock_table, case.size, case.patch
+            )
             call.pixel_time, call.rows = own, Rows.uncond_then_cond(1)
             alone = {name: value[[image, image + 2]] for name, value in inputs.items()}
             close(case(alone, 0.5 * case.unit), together[[image, image + 2]])
@@ -216,8 +218,11 @@ def test_rows_patches_and_tokens_that_do_not_fit_are_one_line(case: Tiny) -> Non
         with pytest.raises(RowsMismatch, match="image 1"):
             case(case.inputs(2), 0.5 * case.unit)
         call.rows = Rows.only_cond(1)
-        call.pixel_time = PixelTime(time.sigma_table, time.index, time.clock_table, case.size)
-        with pytest.raises(RowsMismatch, match="patch=2|patch="):
+        wrong = 3 - case.patch
+        call.pixel_time = PixelTime(
+            time.sigma_table, time.index, time.clock_table, case.size, wrong
+        )
+        with pytest.raises(RowsMismatch, match="patch="):
             case(case.inputs(1), 0.5 * case.unit)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lookalikes
 import lookalikes_flux
+import lookalikes_flux2
 import lookalikes_lumina
 import lookalikes_qwen
 import pytest
@@ -34,6 +35,7 @@ class Tiny:
         attention: (case, inputs, timestep) -> [rows, pixels, tokens] joint attention to the text,
             summed over layers, mean over heads; a second number for text-only softmax.
         unit: timestep = unit * sigma.
+        patch: side of the squares of latents that are a token.
         packed: its latents are rows of 2x2 squares.
         reference: tokens behind the image's that keep the scalar.
         fill: tokens between the text's and the image's.
@@ -51,13 +53,14 @@ class Tiny:
     guided: bool = False
     reference: int = 0
     fill: int = 0
+    patch: int = 2
     half: float = 0.0
     twin: nn.Module | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> tuple[int, int]:
-        return (-(-self.size[0] // 2), -(-self.size[1] // 2))
+        return (-(-self.size[0] // self.patch), -(-self.size[1] // self.patch))
 
     def inputs(self, rows: int, seed: int = 0, dtype=torch.float32) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(seed)
@@ -313,7 +316,16 @@ def neo_qwen() -> Tiny:
     return _neo("neo_qwen", network, size=(7, 11), unit=1.0, half=2, more=more)
 
 
+def neo_flux() -> Tiny:
+    return _neo("neo_flux", lookalikes_flux2.NeoFlux(), size=(7, 11), unit=1.0, guided=True)
+
+
+def neo_flux2() -> Tiny:
+    network = lookalikes_flux2.NeoFlux(two=True)
+    return _neo("neo_flux2", network, size=(4, 6), patch=1, unit=1.0, more={"pooled": False})
+
+
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
 HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
-NEO = (neo_lumina, neo_z_image, neo_qwen)
+NEO = (neo_lumina, neo_z_image, neo_qwen, neo_flux, neo_flux2)
 MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}
