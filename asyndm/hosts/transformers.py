@@ -13,7 +13,7 @@ from asyndm.core.rules import REGISTRY, make_rule
 from asyndm.core.settings import PRESETS, TRANSFORMER_ONLY, SettingsError
 from asyndm.hosts.calls import TimestepCall
 from asyndm.hosts.faces import is_own
-from asyndm.network import is_transformer
+from asyndm.network import is_transformer, tells_text
 
 if TYPE_CHECKING:
     from asyndm.hosts.hosted import HostRun
@@ -40,7 +40,8 @@ def check(run: HostRun) -> None:
     Raises:
         SettingsError: a sampler or a list of noise levels.
     """
-    transformer, settings = is_transformer(run.network()), run.settings
+    network, settings = run.network(), run.settings
+    transformer = is_transformer(network)
     if run.job.x.ndim != 4:
         raise SettingsError(
             f"a video of {run.job.x.shape[2]} latent frames has no asynchronous form here; make "
@@ -50,7 +51,9 @@ def check(run: HostRun) -> None:
         for name in TRANSFORMER_ONLY:
             if name in settings.changed():
                 run.telling.note(f"{name}: it is of transformers; it changes nothing here.")
-    elif settings.norms != "host":
+    elif "text_timestep" in settings.changed() and not tells_text(network):
+        run.telling.note("text_timestep: this model's text is told no time; it changes nothing.")
+    if transformer and settings.norms != "host":
         run.telling.note("norms: a transformer has no group norms; it changes nothing.")
     if not run.parametrisation.flow:
         return

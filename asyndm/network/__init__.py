@@ -4,7 +4,7 @@ from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import grid_for
 from asyndm.network.diffusers_dit import packed_size
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
-from asyndm.network.families import attach, is_transformer, patch_of
+from asyndm.network.families import attach, is_transformer, patch_of, tells_text
 
 __all__ = [
     "AttentionCapture",
@@ -15,4 +15,5 @@ __all__ = [
     "is_transformer",
     "packed_size",
     "patch_of",
+    "tells_text",
 ]

@@ -43,11 +43,15 @@ class TransformerHooks(UNetHooks):
         patch: side of the squares of latents that make a token.
         fused: the network scales and shifts in one operation (``torch.addcmul``), which rounds half
             precision otherwise.
+        asked_ahead: how many stations the network asks before it applies their values.
+        tells_text: text tokens are told a time, the host's scalar or ``text_timestep``.
         text_fill: the text is filled up to a multiple of this in joint sequences.
     """
 
     patch = 2
     fused = False
+    tells_text = True
+    asked_ahead = 1
     text_fill = 1
     input_names: tuple[str, ...] = ("x",)
     text_names: tuple[str, ...] = ("context",)  # what the text's tokens are called
@@ -105,6 +109,11 @@ class TransformerHooks(UNetHooks):
         return (self.joint_layers(), lambda size: [tokens_of(size, self.patch)])
 
     @property
+    def text_told(self) -> Tensor | None:
+        """[B], the timesteps that text is told instead of the host's; None = the host's."""
+        return self.call.text_timestep if self.tells_text else None
+
+    @property
     def text_room(self) -> int:
         """Tokens of the text in joint sequences, with what fills it up."""
         return -(-self.text_tokens // self.text_fill) * self.text_fill
@@ -152,7 +161,7 @@ class TransformerHooks(UNetHooks):
                 return None
             own = len(output) - len(self._timesteps())
             self._time = output[own : own + len(self.field.timesteps)]
-            if self.call.text_timestep is not None:
+            if self.text_told is not None:
                 self._text = output[own + len(self.field.timesteps) :]
             return output[:own]
 
@@ -166,7 +175,7 @@ class TransformerHooks(UNetHooks):
 
     def _timesteps(self) -> Tensor:
         """The table's timesteps, then those that text is told."""
-        steps, text = self.field.timesteps, self.call.text_timestep
+        steps, text = self.field.timesteps, self.text_told
         return steps if text is None else torch.cat([steps, text.to(steps)])
 
     def table(self, activated: bool) -> Tensor:
@@ -218,7 +227,10 @@ class TransformerHooks(UNetHooks):
 
     def keep(self, station: Station, values: Tensor) -> None:
         """Keep a station's values until its points apply them."""
-        self._values = {station: values}  # the last station's are done with
+        self._values.pop(station, None)
+        self._values[station] = values
+        while len(self._values) > self.asked_ahead:  # done with
+            del self._values[next(iter(self._values))]
 
     def _apply_before(self, station: Station, point: Point) -> Callable:
         def hook(module: nn.Module, args: tuple) -> tuple | None:
@@ -241,7 +253,13 @@ class TransformerHooks(UNetHooks):
         return hook
 
     def _applied(self, station: Station, point: Point, h: Tensor) -> Tensor:
-        """The order of operations is the hosts', so that half precision rounds alike."""
+        """The order of operations is the hosts', so that half precision rounds alike.
+
+        Args:
+            h: [rows, tokens, C], or [rows, frames, height, width, C].
+        """
+        if h.ndim > 3:
+            return self._applied(station, point, h.flatten(1, -2)).view_as(h)
         chunks = self._values[station].chunk(len(station.kinds), dim=-1)
         ahead, tokens = self.ahead(station, point), h.shape[1]
 
@@ -279,7 +297,7 @@ class TransformerHooks(UNetHooks):
                 f"The noise levels are made for patches of {self.call.pixel_time.patch} latent "
                 f"pixels, the network has {self.patch}: give Director patch=."
             )
-        told = self.call.text_timestep is not None
+        told = self.text_told is not None
         self._tokens = TokenRows(self.field, tokens_of(size, self.patch), told)
 
     def join(self, field: TimestepField) -> Tensor:

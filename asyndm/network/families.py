@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from asyndm.core.run import NetworkCall
+from asyndm.network.anima import AnimaHooks
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.diffusers_dit import FluxHooks as DiffusersFluxHooks
 from asyndm.network.diffusers_dit import Sd3Hooks
@@ -20,6 +21,7 @@ from asyndm.network.ldm_unet import LdmHooks
 from asyndm.network.lumina import LuminaHooks
 from asyndm.network.mmdit import MmditHooks
 from asyndm.network.qwen import QwenHooks
+from asyndm.network.wan import WanHooks
 
 if TYPE_CHECKING:
     from asyndm.network.norms import LevelledNorms
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 FAMILIES: tuple[type[UNetHooks], ...] = (
     *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
     *(Sd3Hooks, DiffusersFluxHooks, Flux2Hooks, LuminaHooks, QwenHooks),
+    *(AnimaHooks, WanHooks),
 )
 
 
@@ -68,6 +71,15 @@ def is_transformer(unet: nn.Module) -> bool:
     return any(f.matches(unet) for f in FAMILIES if issubclass(f, TransformerHooks))
 
 
+def tells_text(unet: nn.Module) -> bool:
+    """Whether a network tells its text tokens the time, which ``text_timestep`` changes.
+
+    Raises:
+        UnsupportedNetwork: as :func:`attach`.
+    """
+    return getattr(family_of(unet), "tells_text", False)
+
+
 def family_of(unet: nn.Module) -> type[UNetHooks]:
     """The hooks that know this network.
 
@@ -81,5 +93,6 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
         "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux, "
-        "Chroma, Lumina 2, Z-Image and Qwen-Image, in their WebUIs' forms, some in diffusers'."
+        "Chroma, Lumina 2, Z-Image, Qwen-Image, Anima and Wan, in their WebUIs' forms, some in "
+        "diffusers'."
     )

@@ -87,6 +87,20 @@ OWN = {
     "neo_flux2": (
         "backend.nn.flux", "IntegratedFluxTransformer2DModel", {**NEO_FLUX, **FLUX_TWO}, 1.0
     ),
+    "neo_anima": (
+        "backend.nn.anima", "Anima",
+        {"in_channels": 16, "out_channels": 16, "patch_spatial": 2, "patch_temporal": 1,
+         "model_channels": 64, "crossattn_emb_channels": CONTEXT, "adaln_lora_dim": 8,
+         "num_blocks": 2, "num_heads": 2, "rope_h_extrapolation_ratio": 4.0,
+         "rope_w_extrapolation_ratio": 4.0},
+        1.0,
+    ),
+    "neo_wan": (
+        "backend.nn.wan", "WanModel",
+        {"dim": 32, "ffn_dim": 64, "freq_dim": 32, "text_dim": CONTEXT, "num_heads": 2,
+         "num_layers": 2},
+        1000.0,
+    ),
     "neo_qwen": (
         "backend.nn.qwen", "QwenImageTransformer2DModel",
         {"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
@@ -99,7 +113,7 @@ OWN = {
 
 
 WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux", "neo_flux")
-FRAMES = ("neo_qwen",)  # latents of one frame
+FRAMES = ("neo_qwen", "neo_anima", "neo_wan")  # latents of one frame
 
 
 def given(name: str) -> dict[str, Any]:

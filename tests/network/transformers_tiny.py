@@ -14,6 +14,7 @@ import lookalikes_flux
 import lookalikes_flux2
 import lookalikes_lumina
 import lookalikes_qwen
+import lookalikes_video
 import pytest
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ class Tiny:
         fill: tokens between the text's and the image's.
         half: how far half precision may be off, in its own steps of the largest value. Not 0 only
             where a network adds what is gated in one operation, which rounds once instead of twice.
+        cross: text is attended to, never told the time.
         twin: what the brute force runs, where ``network`` is a host's own module.
     """
 
@@ -55,6 +57,7 @@ class Tiny:
     fill: int = 0
     patch: int = 2
     half: float = 0.0
+    cross: bool = False
     twin: nn.Module | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -325,7 +328,19 @@ def neo_flux2() -> Tiny:
     return _neo("neo_flux2", network, size=(4, 6), patch=1, unit=1.0, more={"pooled": False})
 
 
+def neo_anima() -> Tiny:
+    more = {"pooled": False, "frames": True}
+    return _neo(
+        "neo_anima", lookalikes_video.Anima(), size=(7, 11), unit=1.0, half=2, cross=True, more=more
+    )  # fmt: skip
+
+
+def neo_wan() -> Tiny:
+    more = {"pooled": False, "frames": True}
+    return _neo("neo_wan", lookalikes_video.WanModel(), size=(7, 11), cross=True, more=more)
+
+
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
 HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
-NEO = (neo_lumina, neo_z_image, neo_qwen, neo_flux, neo_flux2)
+NEO = (neo_lumina, neo_z_image, neo_qwen, neo_flux, neo_flux2, neo_anima, neo_wan)
 MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}
