@@ -39,7 +39,7 @@ class AnimaHooks(TransformerHooks):
             attention = block.cross_attn
             taps = (
                 Tap(attention.q_norm, lambda output: {Q: output}),
-                Tap(attention.k_norm, lambda output: {TEXT: output}),
+                Tap(attention.k_norm, lambda output: {TEXT: output.flatten(1, -3)}),
             )
             layers.append(JointLayer(attention.n_heads, taps, cross=True))
         return layers

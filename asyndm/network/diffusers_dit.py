@@ -132,7 +132,9 @@ class FluxHooks(_DiffusersTransformer):
 
     def _rotation(self, module: nn.Module, args: tuple, output: tuple) -> None:
         if self.reader is not None:
-            self.reader.rotation = tuple(each[None, :, ::2] for each in output)
+            cos, sin = (each[None, :, ::2] for each in output)
+            turn = torch.stack([cos, -sin, sin, cos], dim=-1)
+            self.reader.rotation = turn.unflatten(-1, (2, 2))
 
 
 def packed_size(args: tuple, kwargs: dict) -> Size:

@@ -44,6 +44,7 @@ class TransformerHooks(UNetHooks):
         fused: the network scales and shifts in one operation (``torch.addcmul``), which rounds half
             precision otherwise.
         asked_ahead: how many stations the network asks before it applies their values.
+        text_behind: in joint sequences text stands behind the image.
         tells_text: text tokens are told a time, the host's scalar or ``text_timestep``.
         text_fill: the text is filled up to a multiple of this in joint sequences.
     """
@@ -51,6 +52,7 @@ class TransformerHooks(UNetHooks):
     patch = 2
     fused = False
     tells_text = True
+    text_behind = False
     asked_ahead = 1
     text_fill = 1
     input_names: tuple[str, ...] = ("x",)
@@ -154,15 +156,17 @@ class TransformerHooks(UNetHooks):
             if self.field is None:
                 return None
             more = embed(self._timesteps(), args[0])
-            return (torch.cat([args[0], more.to(args[0])]), *args[1:]), kwargs
+            more = more.to(args[0]).view(len(more), *args[0].shape[1:])
+            return (torch.cat([args[0], more]), *args[1:]), kwargs
 
         def split(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> Tensor | None:
             if self.field is None:
                 return None
-            own = len(output) - len(self._timesteps())
-            self._time = output[own : own + len(self.field.timesteps)]
+            own, levels = len(output) - len(self._timesteps()), len(self.field.timesteps)
+            more = output[own:].flatten(0, -2)  # some are [rows, 1, E]
+            self._time = more[:levels]
             if self.text_told is not None:
-                self._text = output[own + len(self.field.timesteps) :]
+                self._text = more[levels:]
             return output[:own]
 
         self._handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
@@ -171,7 +175,7 @@ class TransformerHooks(UNetHooks):
     def take_rotation(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         """A hook: rotary positions [rows, 1, tokens, d / 2, 2, 2], a matrix for each pair."""
         if self.reader is not None:
-            self.reader.rotation = output[:, 0, :, :, 0, 0], output[:, 0, :, :, 1, 0]
+            self.reader.rotation = output[:, 0]
 
     def _timesteps(self) -> Tensor:
         """The table's timesteps, then those that text is told."""
@@ -263,8 +267,11 @@ class TransformerHooks(UNetHooks):
         chunks = self._values[station].chunk(len(station.kinds), dim=-1)
         ahead, tokens = self.ahead(station, point), h.shape[1]
 
+        dtype, wide = h.dtype, torch.float32 if point.wide else h.dtype
+        h, chunks = h.to(wide), [chunk.to(wide) for chunk in chunks] if point.wide else chunks
+
         def at(values: Tensor) -> Tensor:
-            return self._tokens.spread(values, ahead, tokens).to(h.dtype)
+            return self._tokens.spread(values, ahead, tokens).to(wide)
 
         if point.scale is not None and point.shift is None:
             h = h * at(1 + chunks[point.scale])
@@ -272,10 +279,10 @@ class TransformerHooks(UNetHooks):
             h = torch.addcmul(at(chunks[point.shift]), h, at(1 + chunks[point.scale]))
         elif point.scale is not None:
             h = h * at(1 + chunks[point.scale]) + at(chunks[point.shift])
-        if point.gate is None:
-            return h
-        gate = chunks[point.gate]
-        return at(gate.tanh() if station.kinds[point.gate] == TANH else gate) * h
+        if point.gate is not None:
+            gate = chunks[point.gate]
+            h = at(gate.tanh() if station.kinds[point.gate] == TANH else gate) * h
+        return h.to(dtype)
 
     # --- a forward ---
 
@@ -284,7 +291,7 @@ class TransformerHooks(UNetHooks):
         text = next((kwargs[n] for n in self.text_names if kwargs.get(n) is not None), None)
         if text is None and len(args) > self.text_place:
             text = args[self.text_place]
-        self.text_tokens = 0 if text is None else text.shape[1]
+        self.text_tokens = 0 if text is None else text.shape[-2]
         return rows, size, device
 
     def start(self, size: Size) -> None:
@@ -298,7 +305,7 @@ class TransformerHooks(UNetHooks):
                 f"pixels, the network has {self.patch}: give Director patch=."
             )
         told = self.text_told is not None
-        self._tokens = TokenRows(self.field, tokens_of(size, self.patch), told)
+        self._tokens = TokenRows(self.field, tokens_of(size, self.patch), told, self.text_behind)
 
     def join(self, field: TimestepField) -> Tensor:
         if field.table is None and field.each and self._time is not None:
@@ -329,8 +336,8 @@ def check_weights(network: nn.Module) -> None:
         UnsupportedNetwork: nunchaku's.
     """
     for module in network.modules():
-        kind = type(module)
-        if "nunchaku" in kind.__module__.lower() or kind.__name__.startswith("SVDQ"):
+        kind = f"{type(module).__module__}.{type(module).__name__}"
+        if "nunchaku" in kind.lower() or type(module).__name__.startswith("SVDQ"):
             raise UnsupportedNetwork(
                 "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
                 "fp8 weights."

@@ -14,9 +14,11 @@ from asyndm.network.diffusers_dit import FluxHooks as DiffusersFluxHooks
 from asyndm.network.diffusers_dit import Sd3Hooks
 from asyndm.network.diffusers_unet import DiffusersHooks
 from asyndm.network.dit import TransformerHooks
+from asyndm.network.ernie import ErnieHooks
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.flux import ChromaHooks, Flux2Hooks, FluxHooks
 from asyndm.network.hooks import UNetHooks, check_hookable
+from asyndm.network.krea import KreaHooks
 from asyndm.network.ldm_unet import LdmHooks
 from asyndm.network.lumina import LuminaHooks
 from asyndm.network.mmdit import MmditHooks
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 FAMILIES: tuple[type[UNetHooks], ...] = (
     *(LdmHooks, DiffusersHooks, MmditHooks, FluxHooks, ChromaHooks),
     *(Sd3Hooks, DiffusersFluxHooks, Flux2Hooks, LuminaHooks, QwenHooks),
-    *(AnimaHooks, WanHooks),
+    *(AnimaHooks, WanHooks, KreaHooks, ErnieHooks),
 )
 
 
@@ -93,6 +95,6 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
         "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux, "
-        "Chroma, Lumina 2, Z-Image, Qwen-Image, Anima and Wan, in their WebUIs' forms, some in "
-        "diffusers'."
+        "Chroma, Lumina 2, Z-Image, Qwen-Image, Anima, Krea 2, Wan and Ernie-Image, in their "
+        "WebUIs' forms, some in diffusers'."
     )

@@ -68,7 +68,10 @@ class JointReader:
         self.layers, self.capture = layers, capture
         self.size: Size = (0, 0)
         self.text = self.prompt = 0
-        self.rotation: tuple[Tensor, Tensor] | None = None  # (cos, sin), [1 or rows, tokens, d / 2]
+        # A matrix for each pair of a head's numbers, [1 or rows, tokens, d / 2, 2, 2]; pairs are
+        # neighbours, or those of two halves.
+        self.rotation: Tensor | None = None
+        self.halves = False
         self._pending: dict[int, dict[str, Tensor]] = {}
 
     def begin(self, size: Size, text: int, prompt: int) -> None:
@@ -130,7 +133,7 @@ class JointReader:
         return hook
 
     def _rotated(self, x: Tensor, first: int) -> Tensor:
-        """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34) of neighbours.
+        """Rotary position embedding (Su et al. 2021, arXiv 2104.09864, eq. 34) of pairs.
 
         Args:
             x: [rows, tokens, heads, d].
@@ -138,7 +141,11 @@ class JointReader:
         """
         if self.rotation is None:
             return x
-        cos, sin = (t[:, first : first + x.shape[1], None].float() for t in self.rotation)
-        one, two = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-        turned = torch.stack([one * cos - two * sin, two * cos + one * sin], dim=-1)
-        return turned.flatten(-2).to(x.dtype)
+        turn = self.rotation[:, first : first + x.shape[1], None].float()
+        if self.halves:
+            one, two = x.float().chunk(2, dim=-1)
+        else:
+            one, two = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = [one * turn[..., i, 0] + two * turn[..., i, 1] for i in (0, 1)]
+        joined = torch.cat(turned, -1) if self.halves else torch.stack(turned, -1).flatten(-2)
+        return joined.to(x.dtype)

@@ -27,6 +27,7 @@ class Point:
         scale, shift: numbers of the station's chunks: h * (1 + scale) + shift, or no shift.
         gate: number of a chunk: h * gate.
         item: which of several outputs.
+        wide: the network computes this in float32.
     """
 
     module: nn.Module
@@ -35,6 +36,7 @@ class Point:
     shift: int | None = None
     gate: int | None = None
     item: int | None = None
+    wide: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +63,10 @@ class TokenRows:
     text is told another timestep, then the table's.
     """
 
-    def __init__(self, field: TimestepField, size: Size, text: bool) -> None:
-        self.field, self.size, self.text = field, size, text
+    def __init__(
+        self, field: TimestepField, size: Size, text: bool, text_behind: bool = False
+    ) -> None:
+        self.field, self.size, self.text, self.text_behind = field, size, text, text_behind
         self._index: dict[tuple[int, int], Tensor] = {}
 
     @property
@@ -100,7 +104,7 @@ class TokenRows:
                     [
                         text.expand(-1, ahead),
                         image.expand(rows, -1),
-                        own.expand(-1, behind),
+                        (text if self.text_behind else own).expand(-1, behind),
                     ],
                     dim=1,
                 )

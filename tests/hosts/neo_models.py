@@ -88,6 +88,7 @@ def put_in(host: Any, name: str) -> None:
     import importlib
 
     from backend import memory_management
+    from modules import processing
     from modules_forge.packages.huggingface_guess import model_list
 
     model = MODELS[name]
@@ -101,7 +102,10 @@ def put_in(host: Any, name: str) -> None:
     home = Path(host.folder) / "backend/huggingface" / model.files
     parts = {"transformer": network, "vae": _vae(model.vae), **_words(model, home)}
     module = importlib.import_module(f"backend.diffusion_engine.{model.engine[0]}")
-    put_engine_in(host, getattr(module, model.engine[1])(guess, parts))
+    engine = getattr(module, model.engine[1])(guess, parts)
+    put_engine_in(host, engine)
+    ratio = engine.forge_objects.vae.upscale_ratio  # as its own loader does
+    processing.opt_f = ratio if isinstance(ratio, int) else 8
 
 
 def _words(model: Model, home: Path) -> dict[str, Any]:

@@ -30,9 +30,11 @@ def model(host, request):
     forget_prompts()
     host.txt2img(prompt="", steps=1, scheduler="Simple")  # hosts leave notes at a first use
     yield request.param
-    from modules import sd_models
+    from modules import processing, sd_models
 
     sd_models.model_data.set_sd_model(own)
+    if hasattr(processing, "opt_f"):  # Neo's; Flux.2's latents are half as wide
+        processing.opt_f = 8
     forget_prompts()
 
 

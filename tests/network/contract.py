@@ -101,6 +101,19 @@ OWN = {
          "num_layers": 2},
         1000.0,
     ),
+    "neo_krea": (
+        "backend.nn.krea", "SingleStreamDiT",
+        {"features": 32, "tdim": 32, "txtdim": 8, "heads": 2, "kvheads": 1, "layers": 2,
+         "txtlayers": 3, "txtheads": 2, "txtkvheads": 2},
+        1.0,
+    ),
+    "neo_ernie": (
+        "backend.nn.ernie", "ErnieImageModel",
+        {"hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 64,
+         "in_channels": 16, "out_channels": 16, "text_in_dim": CONTEXT,
+         "rope_axes_dim": (4, 6, 6)},
+        1000.0,
+    ),
     "neo_qwen": (
         "backend.nn.qwen", "QwenImageTransformer2DModel",
         {"num_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
@@ -113,7 +126,7 @@ OWN = {
 
 
 WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux", "neo_flux")
-FRAMES = ("neo_qwen", "neo_anima", "neo_wan")  # latents of one frame
+FRAMES = ("neo_qwen", "neo_anima", "neo_wan", "neo_krea")  # latents of one frame
 
 
 def given(name: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import lookalikes_flux
 import lookalikes_flux2
 import lookalikes_lumina
 import lookalikes_qwen
+import lookalikes_single
 import lookalikes_video
 import pytest
 import torch
@@ -25,6 +26,8 @@ def alike(name: str) -> torch.nn.Module:
         "forge_chroma": lookalikes_flux.IntegratedChromaTransformer2DModel,
         "neo_anima": lookalikes_video.Anima,
         "neo_wan": lookalikes_video.WanModel,
+        "neo_krea": lookalikes_single.Krea,
+        "neo_ernie": lookalikes_single.ErnieImageModel,
         "neo_flux": lookalikes_flux2.NeoFlux,
         "neo_flux2": lambda: lookalikes_flux2.NeoFlux(two=True),
         "neo_qwen": lookalikes_qwen.QwenImageTransformer2DModel,
@@ -94,6 +97,8 @@ HOOKED = {
     "neo_z_image": ("noise_refiner.0.attention_norm2", "noise_refiner.0.adaLN_modulation"),
     "neo_anima": ("blocks.1.cross_attn.k_norm", "blocks.0.adaln_modulation_mlp"),
     "neo_wan": ("blocks.1.cross_attn.norm_q", "time_projection"),
+    "neo_krea": ("blocks.1.attn.qknorm", "tproj"),
+    "neo_ernie": ("layers.1.self_attention.norm_k", "adaLN_modulation"),
     "neo_flux": ("single_blocks.1.norm", "double_blocks.0.img_mod.lin"),
     "neo_flux2": ("double_blocks.1.img_attn.norm", "double_stream_modulation_img.lin"),
     "neo_qwen": ("transformer_blocks.1.attn.norm_added_k", "transformer_blocks.0.img_mod"),

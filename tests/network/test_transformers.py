@@ -155,6 +155,7 @@ def test_half_precision_is_bit_identical_where_all_share_one_timestep(case, dtyp
 def joint_attention(case: Tiny, inputs: dict, time: float, text_only: bool) -> torch.Tensor:
     """[rows, pixels, tokens of text] as the network's own attention kernel was asked for it."""
     cells, first = case.tokens[0] * case.tokens[1], "SD3" not in type(case.network).__name__
+    first = first and not case.more.get("behind")
     found, plain = [], torch.nn.functional.scaled_dot_product_attention
     skip = getattr(case.network, "register_length", 0)
     count = skip + TEXT + case.fill + cells + case.reference

@@ -14,6 +14,7 @@ import lookalikes_flux
 import lookalikes_flux2
 import lookalikes_lumina
 import lookalikes_qwen
+import lookalikes_single
 import lookalikes_video
 import pytest
 import torch
@@ -340,7 +341,27 @@ def neo_wan() -> Tiny:
     return _neo("neo_wan", lookalikes_video.WanModel(), size=(7, 11), cross=True, more=more)
 
 
+def neo_krea() -> Tiny:
+    more = {"pooled": False, "frames": True}
+    return _neo("neo_krea", lookalikes_single.Krea(), size=(7, 11), unit=1.0, more=more)
+
+
+def neo_ernie() -> Tiny:
+    network = lookalikes_single.ErnieImageModel()
+    return _neo("neo_ernie", network, size=(4, 6), patch=1, more={"pooled": False, "behind": True})
+
+
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
 HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
-NEO = (neo_lumina, neo_z_image, neo_qwen, neo_flux, neo_flux2, neo_anima, neo_wan)
+NEO = (
+    neo_lumina,
+    neo_z_image,
+    neo_qwen,
+    neo_flux,
+    neo_flux2,
+    neo_anima,
+    neo_wan,
+    neo_krea,
+    neo_ernie,
+)
 MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}
