@@ -8,6 +8,7 @@
     const waiting = {}; // by tab: the end of the wait for an answer
     const watched = {}; // by tab: the place that is watched for answers
     const focused = {}; // by tab: the word of the chip that has the keyboard
+    const network = {}; // by tab: the checkpoint and the picture that its network was last asked of
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -54,11 +55,27 @@
         }
     }
 
+    // Whether the settings of transformers are of use: the page's Python looks at what is loaded.
+    function askNetwork() {
+        const chosen = root().querySelector("#setting_sd_model_checkpoint input, .model_selection input");
+        for (const tab of TABS) {
+            const ask = root().querySelector(`#${tab}_asyndm_ask_network`);
+            const face = root().querySelector(`#${tab}_asyndm_objects`);
+            if (!ask || !face || face.offsetParent === null) continue; // closed
+            const made = root().querySelector(`#html_info_${tab}`);
+            const now = `${chosen ? chosen.value : ""}\n${made ? made.textContent : ""}`;
+            if (network[tab] === now) continue;
+            network[tab] = now;
+            ask.click();
+            setTimeout(() => ask.click(), 2000); // the host may hear of the choice after us
+        }
+    }
+
     let due = 0;
 
     function soon() {
         clearTimeout(due);
-        due = setTimeout(refresh, 250);
+        due = setTimeout(() => { refresh(); askNetwork(); }, 250);
     }
 
     function toggled(chip, bar, value) {
@@ -83,6 +100,8 @@
             focused[tab] = chip.dataset.word;
             field.dispatchEvent(new Event("input", {bubbles: true}));
         }
+        const more = TABS.find((name) => event.target.closest(`#${name}_asyndm_more > .label-wrap`));
+        if (more) delete network[more];
         soon(); // also an accordion that was opened
     });
     document.addEventListener("focusin", (event) => {

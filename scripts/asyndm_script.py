@@ -18,13 +18,14 @@ from asyndm.page import preview
 from asyndm.page.chips import asking_button, wire_chips
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
 from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
+from asyndm.page.networks import watch_network
 
 # All of this now: the extension's folder can be imported from only while its scripts load.
 HOST = detect.find_host()
 if HOST.samplers is not None:
     from modules.ui_components import InputAccordion
 
-    from asyndm.hosts import measuring, saving, shims
+    from asyndm.hosts import chosen, measuring, saving, shims
     from asyndm.hosts.hosted import on_cfg_denoiser
 
     USER.folder, USER.frozen = shims.presets_place()
@@ -64,6 +65,7 @@ class AsynDMScript(scripts.Script):
                 painted=lambda: self._painting(prefix),
                 prefix=prefix,
             )
+            watch_network(prefix, lambda: chosen.of_transformers(HOST.samplers.run.network_of))
         self.infotext_fields = [
             shims.PasteField(component, infotext.Pasted(name))
             for name, component in controls.components.items()

@@ -11,7 +11,7 @@ from torch import nn
 
 from asyndm.core.rules import Ddpm
 from asyndm.core.settings import Settings, SettingsError
-from asyndm.hosts import transformers, webui
+from asyndm.hosts import infotext, transformers, webui
 from asyndm.hosts.calls import SamplingCall
 
 
@@ -53,8 +53,9 @@ def test_a_predictor_tells_its_table_and_its_timestep(predictor, least, multipli
 def run(rule: str = "ddpm", sampler: str = "Euler a", flow_twin: bool = False, first: float = 1.0):
     notes = []
     job = SamplingCall(
-        rule, None, None, None, torch.tensor([first, 0.5, 0.0]), None, None, None, {}
-    )
+        rule, None, None, torch.zeros(1, 16, 4, 4), torch.tensor([first, 0.5, 0.0]),
+        None, None, None, {},
+    )  # fmt: skip
     return SimpleNamespace(
         network=lambda: nn.Linear(1, 1), settings=Settings(), job=job, notes=notes,
         parametrisation=transformers.rectified(DiscreteFlow(3.0)),
@@ -97,8 +98,10 @@ class MMDiT(nn.Module):
 )
 def test_the_preset_flow_is_taken_only_where_nobody_set_a_curvature(sent, k) -> None:
     plan = webui.make_plan([{"objects": "cat", **sent}], "Euler")
-    assert transformers.take_flow_preset(plan, MMDiT()) is (not sent)
+    assert transformers.take_flow_preset(plan, MMDiT())
     assert plan.settings.curvature == k
+    told = infotext.to_text(plan.settings, always=plan.taken.always)
+    assert f"curvature={k}" in told and infotext.from_text(told).curvature == k
     plan = webui.make_plan([{"objects": "cat", **sent}], "Euler")
     assert not transformers.take_flow_preset(plan, nn.Linear(1, 1))
 

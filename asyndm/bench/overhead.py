@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from asyndm.bench import guidance_cost, norm_cost, sampler_cost
+from asyndm.bench import guidance_cost, norm_cost, sampler_cost, transformer_cost
 from asyndm.bench.footprint import count_operations, memory_in_fresh_process, size_name
 from asyndm.bench.subject import METHODS, Subject, device_name
 from asyndm.bench.timing import CONFIDENCE, MIN_PAIRS, alternate, compared, step_seconds
@@ -66,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shapes",
         nargs="+",
-        choices=list(sampler_cost.SIZE),
-        default=list(sampler_cost.SIZE),
-        help="with --samplers: of these networks (default both)",
+        choices=[*sampler_cost.SIZE, *transformer_cost.SHAPES],
+        help="with --samplers: of these U-Nets (sd15, sdxl; default both); without it: one step of "
+        "these transformers (sd35, flux, chroma) at 10 and 50 timesteps",
     )
     parser.add_argument(
         "--untimed",
         action="store_true",
-        help="with --samplers or --guidance: count operations alone",
+        help="with --samplers, --guidance or transformers: count operations alone",
     )
     parser.add_argument(
         "--resume",
@@ -101,9 +101,27 @@ def main(args: argparse.Namespace) -> int:
     if args.resume and not ((args.samplers or args.guidance) and args.json):
         print("--resume: it goes with --samplers or --guidance, and --json FILE.", file=sys.stderr)
         return 2
-    if args.samplers or args.guidance:
+    transformers = [s for s in args.shapes or () if s in transformer_cost.SHAPES]
+    if args.shapes and (
+        len(transformers) != (0 if args.samplers else len(args.shapes))
+        or args.guidance
+        or args.norms
+    ):
+        print("--shapes: sd15 and sdxl go with --samplers, the others alone.", file=sys.stderr)
+        return 2
+    if transformers:
+        figures = transformer_cost.transformer_costs(
+            transformers,
+            args.minutes,
+            timed=not args.untimed,
+            device=args.device,
+            keep=partial(_write, args.json),
+        )
+        print(transformer_cost.describe(figures))
+    elif args.samplers or args.guidance:
+        shapes = args.shapes or tuple(sampler_cost.SIZE)
         measure, bench, of = (
-            (partial(sampler_cost.sampler_costs, shapes=args.shapes), sampler_cost, "samplers")
+            (partial(sampler_cost.sampler_costs, shapes=shapes), sampler_cost, "samplers")
             if args.samplers
             else (guidance_cost.guidance_costs, guidance_cost, "methods")
         )

@@ -181,7 +181,7 @@ def build_unet(tiny: bool, device: torch.device) -> tuple[str, nn.Module, int]:
     try:
         module = importlib.import_module("ldm.modules.diffusionmodules.openaimodel")
     except ImportError:
-        return "diffusers", _fill(_diffusers_unet(channels, width), device), width
+        return "diffusers", fill(_diffusers_unet(channels, width), device), width
     with torch.device("meta"):
         unet = module.UNetModel(
             image_size=32,
@@ -201,7 +201,7 @@ def build_unet(tiny: bool, device: torch.device) -> tuple[str, nn.Module, int]:
     for attention in unet.modules():
         if hasattr(attention, "to_q"):
             attention.forward = types.MethodType(_attend, attention)
-    return "ldm", _fill(unet, device), width
+    return "ldm", fill(unet, device), width
 
 
 def _diffusers_unet(channels: int, width: int) -> nn.Module:
@@ -240,7 +240,7 @@ def build_sdxl(device: torch.device) -> tuple[str, nn.Module, int]:
             addition_time_embed_dim=256,
             projection_class_embeddings_input_dim=2816,
         )
-    return "diffusers", _fill(unet, device), 2048
+    return "diffusers", fill(unet, device), 2048
 
 
 def _attend(attention: nn.Module, x: Tensor, context: Tensor | None = None, mask=None) -> Tensor:
@@ -252,7 +252,7 @@ def _attend(attention: nn.Module, x: Tensor, context: Tensor | None = None, mask
     return attention.to_out(out.transpose(1, 2).flatten(2))
 
 
-def _fill(unet: nn.Module, device: torch.device) -> nn.Module:
+def fill(unet: nn.Module, device: torch.device) -> nn.Module:
     """Random weights of the usual size; much faster than the library's own initialisation."""
     unet = unet.to_empty(device=device)
     generator = None if device.type == "meta" else torch.Generator(device).manual_seed(0)

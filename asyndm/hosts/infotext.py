@@ -44,15 +44,22 @@ _SAFE = " ,:.'!?()[]{}<>/*+-_@#$&|~^"  # readable; ; and = part the settings, % 
 _TYPES = {field.name: type(field.default) for field in dataclasses.fields(Settings)}
 
 
-def to_text(settings: Settings, found: Sequence[str] = (), hires: Sequence[str] = ()) -> str:
+def to_text(
+    settings: Settings,
+    found: Sequence[str] = (),
+    hires: Sequence[str] = (),
+    always: Sequence[str] = (),
+) -> str:
     """The changed settings as ``name=value; name=value``, or "on" where there are none.
 
     Args:
         settings: of the job.
         found: the words the automatic choice took, if it chose.
         hires: those of the hires pass.
+        always: settings that are written at their defaults, too.
     """
     changed = settings.changed()
+    changed |= {name: getattr(settings, name) for name in always}
     changed.pop("enabled", None)  # that the key is there says so
     if len(settings.objects) > MOST_LETTERS:  # such an expression is refused, not used
         changed.pop("objects", None)

@@ -110,7 +110,8 @@ class HostSamplers:
             plan.settings = None
             return
         if take_flow_preset(plan, network):
-            p.extra_generation_params[infotext.KEY] = infotext.to_text(plan.settings)
+            key, always = infotext.KEY, plan.taken.always
+            p.extra_generation_params[key] = infotext.to_text(plan.settings, always=always)
         for face in faces.SAMPLERS:  # Forge makes its map anew when another extension adds to it
             sd_samplers.all_samplers_map.setdefault(face.name, self._data(face))
         first = p.sampler_name

@@ -14,7 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from modules import prompt_parser, script_callbacks, sd_samplers, sd_samplers_common, shared
+from modules import (
+    prompt_parser,
+    script_callbacks,
+    sd_models,
+    sd_samplers,
+    sd_samplers_common,
+    shared,
+)
 from torch import Tensor
 
 from asyndm.core.profile import FOLDER
@@ -118,6 +125,19 @@ def checkpoint_in_use(p: Any, model: Any) -> Any:
     if getattr(sd_samplers_common, "ORIGINAL_CHECKPOINT", None) is not None:
         return getattr(p, "refiner_checkpoint_info", None)
     return getattr(model, "sd_checkpoint_info", None)
+
+
+def loaded_model() -> Any:
+    """The host's ``sd_model`` that is loaded, None where none is: asking for it loads none."""
+    return getattr(getattr(sd_models, "model_data", None), "sd_model", None)
+
+
+def chosen_file() -> Path | None:
+    """The file of the checkpoint that the user chose; None where the host does not tell."""
+    name = getattr(shared.opts, "sd_model_checkpoint", None)
+    match = getattr(sd_models, "get_closet_checkpoint_match", None)
+    found = match(name) if match is not None and name else None
+    return None if found is None else Path(found.filename)
 
 
 def running_script(p: Any) -> str:

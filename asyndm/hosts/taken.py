@@ -20,9 +20,11 @@ class Taken:
     Attributes:
         first, hires: token positions by word, by image; of the first and of the hires pass.
         automatic: whether nobody wrote them.
+        always: settings that its parameters tell at their defaults, too.
     """
 
     def __init__(self) -> None:
+        self.always: tuple[str, ...] = ()
         self.first: dict[int, Mapping[str, list[int]]] = {}
         self.hires: dict[int, Mapping[str, list[int]]] = {}
         self.automatic = False
@@ -37,15 +39,15 @@ class Taken:
     def text(self, settings: Settings, image: int) -> str:
         """The value of ``AsynDM`` in one image's parameters."""
         if not self.automatic:
-            return infotext.to_text(settings)
+            return infotext.to_text(settings, always=self.always)
         first = [*self.first.get(image, ())]
         hires = [*self.hires.get(image, ())]
-        return infotext.to_text(settings, first, hires)
+        return infotext.to_text(settings, first, hires, self.always)
 
     def common(self, settings: Settings, images: Sequence[int]) -> str:
         """The same for several images; without words where theirs differ."""
         texts = {self.text(settings, image) for image in images}
-        return texts.pop() if len(texts) == 1 else infotext.to_text(settings)
+        return texts.pop() if len(texts) == 1 else infotext.to_text(settings, always=self.always)
 
     def answer(self) -> dict[str, list[dict[str, list[int]]]]:
         """What API clients are told, by key."""

@@ -87,10 +87,14 @@ def like_twin(run: HostRun, how: dict[str, Any], options: dict[str, Any]) -> dic
 def take_flow_preset(plan: Plan, network: nn.Module) -> bool:
     """The preset "flow" where nobody set a curvature and the network is of that kind.
 
+    Such networks have two k that nobody sets, so the one that ran always stands in the parameters.
+
     Returns:
-        Whether the plan's settings were changed.
+        Whether the network is of that kind.
     """
-    if plan.settings is None or plan.curvature_set or not is_transformer(network):
+    if plan.settings is None or not is_transformer(network):
         return False
-    plan.settings = replace(plan.settings, curvature=FLOW)
+    if not plan.curvature_set:
+        plan.settings = replace(plan.settings, curvature=FLOW)
+    plan.taken.always = ("curvature",)
     return True

@@ -131,7 +131,8 @@ class ChromaHooks(FluxLayout):
         last = network.final_layer
         final = Station(source, (SHIFT, SCALE), _final_points(last))
         self.places[final] = self.text_vectors.stop
-        self._made: tuple[Tensor, ...] = ()
+        self._made: tuple = ()
+        self._count = 0  # vectors the network asks for
         return list(self.places)
 
     def watch_stations(self) -> None:
@@ -145,7 +146,7 @@ class ChromaHooks(FluxLayout):
         super()._forget_all()
         self._made = ()
 
-    def _kept(self) -> Tensor | None:
+    def _kept(self) -> tuple[Tensor, Tensor] | None:
         """The table, where the last call of this step has made it."""
         if not self._made:
             return None
@@ -154,36 +155,58 @@ class ChromaHooks(FluxLayout):
         return made if same else None
 
     def _ask_all(self, module: nn.Module, args: tuple) -> tuple | None:
+        """Every vector is made by itself, so the table's go along in one long row.
+
+        The table is not asked for the text's vectors, a third of all.
+        """
         if self.field is None or self._kept() is not None:
             return None
         own = args[0]
-        steps = self._timesteps()
-        told = _sinusoids(steps, own[:, 0, :TOLD]).to(own)[:, None].expand(-1, own.shape[1], -1)
-        rest = own[:1, :, TOLD:].expand(len(steps), -1, -1)
-        return (torch.cat([own, torch.cat([told, rest], dim=-1)]), *args[1:])
+        self._count = own.shape[1]
+        told = _sinusoids(self._timesteps(), own[:, 0, :TOLD]).to(own)[:, None]
+        levels = len(self.field.timesteps)
+        asked = [own.flatten(0, 1)]
+        for rows, rest in (
+            (told[:levels], self._without_text(own[:1, :, TOLD:])),
+            (told[levels:], own[:1, :, TOLD:]),
+        ):
+            shape = (len(rows), rest.shape[1], -1)
+            asked.append(torch.cat([rows.expand(shape), rest.expand(shape)], dim=-1).flatten(0, 1))
+        return (torch.cat(asked)[None], *args[1:])
 
     def _silence_all(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         if self.field is None:
             return None
-        rows, table = self.field.rows, self._kept()
-        own = output[:rows]
-        if table is None:
-            table = output[rows:].clone()
-            self._made = (self.call.timestep_table, self.call.text_timestep, table)
-        levels = len(self.field.timesteps)
-        self.field.share(table[:levels])
-        vectors, silent = [own, table[:levels]], own.clone()
+        rows, levels, kept = self.field.rows, len(self.field.timesteps), self._kept()
+        own = output
+        if kept is None:
+            text_ones = self.text_vectors
+            count, short = self._count, self._count - (text_ones.stop - text_ones.start)
+            sizes = [rows * count, levels * short]
+            sizes.append(output.shape[1] - sum(sizes))
+            own, table, text = output[0].split(sizes)
+            own, text = own.view(rows, count, -1), text.view(-1, count, own.shape[-1])
+            kept = table.view(levels, short, -1).clone(), text.clone()
+            self._made = (self.call.timestep_table, self.call.text_timestep, kept)
+        table, text = kept
+        self.field.share(table)
+        vectors, silent = [self._without_text(own), table], own.clone()
         if self.call.text_timestep is not None:
-            text = table[levels:][self.call.rows.image.to(table.device)]
-            vectors.insert(1, text)
+            text = text[self.call.rows.image.to(text.device)]
+            vectors.insert(1, self._without_text(text))
             silent[:, self.text_vectors] = text[:, self.text_vectors]
         vectors = torch.cat(vectors)
         for station, first in self.places.items():
-            last = first + len(station.kinds)
-            self._values[station] = vectors[:, first:last].flatten(1)
+            at = min(first, self.text_vectors.start)  # the last station's stand behind the text's
+            self._values[station] = vectors[:, at : at + len(station.kinds)].flatten(1)
             for place, kind in enumerate(station.kinds):
                 silent[:, first + place] = float(kind == GATE)
         return silent
+
+    def _without_text(self, vectors: Tensor) -> Tensor:
+        """[rows, all vectors, C] -> without those of text tokens."""
+        text = self.text_vectors
+        return torch.cat([vectors[:, : text.start], vectors[:, text.stop :]], dim=1)
 
 
 def _sinusoids(timesteps: Tensor, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from asyndm.core.presets import KEPT, USER
-from asyndm.core.settings import CHOICES, WEBUI_ONLY, Settings, SettingsError
+from asyndm.core.settings import CHOICES, TRANSFORMER_ONLY, WEBUI_ONLY, Settings, SettingsError
 from asyndm.page.faces import FACES, GUIDANCE, Face
 from asyndm.page.gradio_shim import quiet
 from asyndm.page.plot import curve_svg
@@ -194,6 +194,8 @@ def _component(name: str, value: Any, prefix: str, visible: bool = True) -> Any:
     face = FACES.get(name) or Face(name.replace("_", " ").capitalize())
     common = {"label": face.label, "elem_id": f"{prefix}_{name}", "visible": visible}
     common["elem_classes"] = ["asyndm-box"]
+    if name in TRANSFORMER_ONLY:  # shown where such a network is in use: page/networks.py
+        common["elem_classes"] += ["asyndm-of-transformers"]
     if face.info:
         common["info"] = face.info
     if isinstance(value, bool):

@@ -182,6 +182,37 @@ def test_the_canvas_is_there_when_painted_is_the_users_default(tmp_path, chromiu
         running.stop()
 
 
+def choose(page: Page, name: str) -> None:
+    page.locator("#setting_sd_model_checkpoint input").click()
+    page.locator("ul.options li").filter(has_text=name).click()
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize("theme", [pytest.param("light", marks=SLOW), "dark"])
+def test_settings_of_transformers_are_there_where_one_is_chosen(served, chromium, theme, width):
+    page = opened(chromium, served.url, width, theme)
+    page.locator("#txt2img_asyndm_more .label-wrap").first.click()
+    page.locator("#txt2img_asyndm_threshold").wait_for()
+    time_, softmax = (page.locator(f"#txt2img_asyndm_{n}") for n in ("text_timestep", "softmax"))
+    page.wait_for_timeout(500)
+    assert not time_.is_visible() and not softmax.is_visible()
+    shoot(page, f"{theme}-{width}-more-of-a-unet")
+    choose(page, "flux")
+    time_.wait_for(state="visible")
+    softmax.wait_for(state="visible")
+    shoot(page, f"{theme}-{width}-more-of-flux")
+    wide = page.locator("#txt2img_asyndm").bounding_box()
+    assert softmax.bounding_box()["width"] <= wide["width"]
+    softmax.locator("label").filter(has_text="among all").click()
+    choose(page, "tiny-sd1")
+    time_.wait_for(state="hidden")
+    assert softmax.is_visible()  # it is set: what is set is not hidden
+    softmax.locator("label").filter(has_text="among words").click()
+    softmax.wait_for(state="hidden")
+    assert not page.faults
+    page.close()
+
+
 @pytest.mark.parametrize(
     "language", ["en", *(pytest.param(n, marks=SLOW) for n in ("zh_CN", "ja_JP"))]
 )

@@ -7,6 +7,7 @@ has, in a column as wide as a host's. No job can be started.
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ def build(source: str | None = None):
     from modules import scripts
 
     with gr.Blocks(css=(REPO / "style.css").read_text("utf-8"), analytics_enabled=False) as page:
+        _checkpoints(gr)
         with gr.Tabs():
             for runner, tab in (
                 (scripts.scripts_txt2img, "txt2img"),
@@ -30,6 +32,21 @@ def build(source: str | None = None):
                 with gr.TabItem(tab):
                     _tab(gr, runner, tab, source)
     return page
+
+
+def _checkpoints(gr):
+    """A host's list of checkpoints; the file of the second tells that it is Flux."""
+    from modules import sd_models, shared
+    from test_shown import FLUX, safetensors
+
+    flux = sd_models.CheckpointInfo(str(Path(tempfile.mkdtemp()) / "flux"), "eps")
+    safetensors(Path(flux.filename), [f"{name}.weight" for name in FLUX])
+    sd_models.checkpoints_list["flux"] = flux
+    names = ["tiny-sd1", "flux"]
+    chosen = gr.Dropdown(
+        names, value=names[0], label="Checkpoint", elem_id="setting_sd_model_checkpoint"
+    )
+    chosen.change(lambda name: shared.opts.set("sd_model_checkpoint", name), chosen, None)
 
 
 def _tab(gr, runner, tab, source):

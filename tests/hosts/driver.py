@@ -40,8 +40,8 @@ DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 OURS = tuple(
     f"asyndm.hosts.{n}"
     for n in (
-        "a1111 base_pass forge guided hosted levelling measuring noise prompts reel samplers "
-        "saving shims timesteps"
+        "a1111 base_pass chosen forge guided hosted levelling measuring noise prompts reel "
+        "samplers saving shims timesteps"
     ).split()
 )
 

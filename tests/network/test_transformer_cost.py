@@ -1,75 +1,99 @@
-"""Counted operations of a call with many timesteps beside the plain call, at full depth.
-
-On torch's meta device, so that twelve billion parameters need no memory:
-``python -m pytest -m slow -s tests/network/test_transformer_cost.py``.
-"""
+"""What many timesteps cost a transformer: `bench overhead --shapes sd35 flux chroma` itself."""
 
 from __future__ import annotations
 
+import argparse
+import json
+from pathlib import Path
+
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from asyndm.bench import overhead, transformer_cost
+from asyndm.bench.chroma import Chroma
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
-from asyndm.core.schedule import PixelTime
-from asyndm.network import AttentionCapture, attach
-
-pytestmark = pytest.mark.slow
+from asyndm.network import attach
 
 
-def drawn(*shape: int) -> torch.Tensor:
-    return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+def small() -> transformer_cost.Built:
+    """In Chroma's shape, and its weights count."""
+    torch.manual_seed(0)
+    network = Chroma(2, 2, 48, 2, 24, 40).eval()
+    x, t, text = torch.randn(1, 16, 8, 8), torch.full((1,), 0.5), torch.randn(1, 12, 40)
+    return transformer_cost.Built(network, lambda: network(x, t, text), Rows.only_cond(1))
 
 
-def sd35_medium():
-    diffusers = pytest.importorskip("diffusers")
-    with torch.device("meta"):
-        network = diffusers.SD3Transformer2DModel(
-            sample_size=128, num_layers=24, attention_head_dim=64, num_attention_heads=24,
-            joint_attention_dim=4096, caption_projection_dim=1536, pooled_projection_dim=2048,
-            out_channels=16, pos_embed_max_size=384, dual_attention_layers=tuple(range(13)),
-            qk_norm="rms_norm",
-        )  # fmt: skip
-    network = network.to("meta", torch.bfloat16)
-    inputs = (drawn(2, 16, 128, 128), drawn(2, 333, 4096), drawn(2, 2048))
-    rows = Rows.uncond_then_cond(1, device="meta")
-    return network, rows, lambda: network(*inputs, torch.empty(2, device="meta"))
+_told = transformer_cost.told
 
 
-def flux():
-    diffusers = pytest.importorskip("diffusers")
-    with torch.device("meta"):
-        network = diffusers.FluxTransformer2DModel(
-            num_layers=19, num_single_layers=38, attention_head_dim=128, num_attention_heads=24,
-            joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True,
-            in_channels=64,
-        )  # fmt: skip
-    network = network.to("meta", torch.bfloat16)
-    inputs = {
-        "hidden_states": drawn(1, 4096, 64), "encoder_hidden_states": drawn(1, 512, 4096),
-        "pooled_projections": drawn(1, 768), "timestep": drawn(1), "guidance": drawn(1),
-        "img_ids": drawn(4096, 3), "txt_ids": drawn(512, 3),
-    }  # fmt: skip
-    return network, Rows.only_cond(1, device="meta"), lambda: network(**inputs)
+def told(built: transformer_cost.Built, levels: int) -> NetworkCall:
+    return _told(built, (8, 8), levels, "cpu")
 
 
-def operations(call) -> int:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        call()
-    return counter.get_total_flops()
+@torch.no_grad()
+def test_the_counted_chroma_is_steered_like_the_hosts():
+    built = small()
+    plain = built.call()
+    uniform = told(built, 1)
+    uniform.timestep_table = torch.full((1,), 0.5)
+    with attach(built.network, uniform):
+        assert torch.allclose(built.call(), plain, atol=1e-5)
+    with attach(built.network, told(built, 4)):
+        assert float((built.call() - plain).abs().max()) > 1e-3
+    assert torch.equal(built.call(), plain)
 
 
-@pytest.mark.parametrize("make", [sd35_medium, flux])
-def test_many_timesteps_cost_a_few_percent_at_most(make) -> None:
-    network, rows, call = make()
-    plain = operations(call)
-    for levels, most in ((10, 1.03), (50, 1.05)):
-        table = torch.empty(levels, device="meta")
-        index = torch.empty(1, 64, 64, dtype=torch.long, device="meta")
-        told = NetworkCall(PixelTime(table, index, table, (128, 128), 2), table, rows)
+def test_the_figures_of_a_run(monkeypatch):
+    monkeypatch.setattr(transformer_cost, "TIMED", (8, 8))
+    monkeypatch.setattr(transformer_cost, "FULL", (8, 8))
+    monkeypatch.setattr(transformer_cost, "FULL_DEPTH", {"chroma": small})
+    monkeypatch.setattr(
+        transformer_cost, "told", lambda built, size, levels, device: told(built, levels)
+    )
+    kept = []
+    figures = transformer_cost.transformer_costs(
+        ["chroma"], 0.01, progress=False, few={"chroma": ("all", lambda device: small())},
+        keep=lambda figures: kept.append(dict(figures["shapes"]["chroma"])),
+    )  # fmt: skip
+    found = figures["shapes"]["chroma"]
+    assert found["operations_ratio_text"]["50"] > found["operations_ratio_text"]["10"] > 1
+    assert found["operations_ratio_joint"]["10"] > found["operations_ratio_text"]["10"]
+    for levels in ("10", "50"):
+        low, high = found["time"][levels]["time_ratio_interval"]
+        assert low <= found["time"][levels]["time_ratio"] <= high
+    assert len(kept) == 2 and kept[-1] == found
+    assert "chroma: time of all, 50: " in transformer_cost.describe(figures)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--shapes", "sd15"], ["--samplers", "--shapes", "flux"], ["--norms", "--shapes", "sd35"]],
+)
+def test_shapes_that_do_not_go_together_are_one_line(wrong, capsys):
+    parser = argparse.ArgumentParser()
+    overhead.add_arguments(parser)
+    assert overhead.main(parser.parse_args(wrong)) == 2
+    assert capsys.readouterr().err.startswith("--shapes: sd15 and sdxl go with --samplers")
+
+
+def test_the_readme_tells_what_the_file_holds():
+    root = Path(__file__).resolve().parents[2]
+    shapes = json.loads((root / "docs" / "overhead-transformers.json").read_text())["shapes"]
+    text = " ".join((root / "README.md").read_text("utf-8").split())
+    said = text[text.index("bench overhead --shapes sd35") :][:700]
+    for name in shapes:
         for softmax in ("text", "joint"):
-            with attach(network, told, AttentionCapture([[[[3], [7]]]], softmax=softmax)):
-                share = operations(call) / plain
-            print(f"{make.__name__}, {levels} timesteps, {softmax} softmax: {share:.4f}")
-            assert share <= (most if softmax == "text" else 1.12)
+            ten, fifty = shapes[name][f"operations_ratio_{softmax}"].values()
+            assert f"{ten:.3f} and {fifty:.3f}" in said, name
+
+
+@pytest.mark.slow
+def test_many_timesteps_cost_a_few_percent_at_most():
+    """At full depth on torch's meta device, so that twelve billion parameters need no memory."""
+    pytest.importorskip("diffusers")
+    figures = transformer_cost.transformer_costs(transformer_cost.SHAPES, 1, timed=False)
+    for shape, found in figures["shapes"].items():
+        text = found["operations_ratio_text"]
+        most = (1.12, 1.12) if shape.startswith("chroma") else (1.03, 1.05)
+        assert text["10"] <= most[0] and text["50"] <= most[1], shape

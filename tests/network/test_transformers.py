@@ -260,9 +260,20 @@ def test_what_diffusers_fuses_or_cuts_is_one_line(name: str) -> None:
             attach(network, NetworkCall())
     finally:
         block._chunk_size = None
-    block.attn.fused_projections = True
-    try:
-        with pytest.raises(UnsupportedNetwork, match="unfuse_qkv_projections"):
-            attach(network, NetworkCall())
-    finally:
-        block.attn.fused_projections = False
+
+
+@pytest.mark.parametrize("name", [maker.__name__ for maker in DIFFUSERS])
+def test_fused_projections_are_one_line_until_they_are_unfused(name: str) -> None:
+    """By the library's own functions: releases differ in what unfusing leaves behind."""
+    case, time = MAKERS[name](), 300.0
+    inputs = case.inputs(2)
+    plain = case(inputs, time)
+    case.network.fuse_qkv_projections()
+    with pytest.raises(UnsupportedNetwork, match="unfuse_qkv_projections"):
+        attach(case.network, NetworkCall())
+    case.network.unfuse_qkv_projections()
+    capture = AttentionCapture([[[[3]]]])
+    call = NetworkCall(rows=Rows.cond_then_uncond(1))
+    with attach(case.network, call, capture):
+        close(case(inputs, time), plain)
+        assert capture.read().isfinite().all()

@@ -36,6 +36,21 @@ checkpoints_list = {
 }
 
 
+def get_closet_checkpoint_match(name: str) -> CheckpointInfo | None:
+    return checkpoints_list.get(name)
+
+
+class ModelData:
+    """``model_data``: what is loaded, without loading."""
+
+    @property
+    def sd_model(self) -> Any:
+        return shared.sd_model
+
+
+model_data = ModelData()
+
+
 class DiffusionWrapper(nn.Module):
     """``sd_model.model``."""
 

@@ -13,6 +13,7 @@ DEFAULTS: dict[str, Any] = {
     "comma_padding_backtrack": 20, "enable_quantization": False, "eta_ancestral": 1.0,
     "hide_samplers": [], "img2img_fix_steps": False, "live_preview_content": "Prompt",
     "live_previews_enable": True, "s_min_uncond": 0.0, "s_min_uncond_all": False,
+    "sd_model_checkpoint": None,
     "show_progress_every_n_steps": 10, "skip_early_cond": 0.0, "use_old_scheduling": False,
     "eta_ddim": 0.0, "uni_pc_lower_order_final": True, "uni_pc_order": 3,
     "uni_pc_skip_type": "time_uniform", "uni_pc_variant": "bh1",

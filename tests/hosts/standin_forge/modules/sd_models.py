@@ -22,6 +22,8 @@ _plain = sys.modules[_spec.name] = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_plain)
 
 CheckpointInfo, checkpoints_list = _plain.CheckpointInfo, _plain.checkpoints_list
+get_closet_checkpoint_match = _plain.get_closet_checkpoint_match
+model_data = _plain.model_data
 
 
 class LayersOnly(TimestepEmbedSequential):
