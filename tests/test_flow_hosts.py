@@ -106,6 +106,13 @@ def test_the_preset_flow_is_taken_only_where_nobody_set_a_curvature(sent, k) -> 
     assert not transformers.take_flow_preset(plan, nn.Linear(1, 1))
 
 
+def test_a_synchronous_clock_takes_no_k_and_is_not_told_of_one() -> None:
+    """Guidance alone on a transformer: a k that nobody set would be said to change nothing."""
+    plan = webui.make_plan([{"clock": "synchronous", "guidance": "apg"}], "Euler")
+    assert not transformers.take_flow_preset(plan, MMDiT())
+    assert plan.settings.curvature == Settings().curvature and not plan.taken.always
+
+
 def test_the_page_always_says_a_curvature() -> None:
     """A line of parameters without one means .5 for ever, and fills the page with that."""
     assert webui.make_plan([True, "cat", "quadratic", 0.5], "Euler").curvature_set

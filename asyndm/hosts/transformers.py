@@ -90,9 +90,11 @@ def take_flow_preset(plan: Plan, network: nn.Module) -> bool:
     Such networks have two k that nobody sets, so the one that ran always stands in the parameters.
 
     Returns:
-        Whether the network is of that kind.
+        Whether the network is of that kind, and a k is used.
     """
     if plan.settings is None or not is_transformer(network):
+        return False
+    if plan.settings.clock == "synchronous":
         return False
     if not plan.curvature_set:
         plan.settings = replace(plan.settings, curvature=FLOW)

@@ -81,11 +81,16 @@ def test_the_readme_tells_what_the_file_holds():
     root = Path(__file__).resolve().parents[2]
     shapes = json.loads((root / "docs" / "overhead-transformers.json").read_text())["shapes"]
     text = " ".join((root / "README.md").read_text("utf-8").split())
-    said = text[text.index("bench overhead --shapes sd35") :][:700]
+    said = text[text.index("bench overhead --shapes sd35") :][:1200]
     for name in shapes:
         for softmax in ("text", "joint"):
             ten, fifty = shapes[name][f"operations_ratio_{softmax}"].values()
             assert f"{ten:.3f} and {fifty:.3f}" in said, name
+        for of in (shapes[name].get("time") or {}).values():
+            if "pairs" in of:  # by number of timesteps; the seconds stand beside
+                ratio, (low, high) = of["time_ratio"], of["time_ratio_interval"]
+                shown = [f"{x:.3f}".removeprefix("0") for x in (ratio, low, high)]
+                assert "{} ({} to {})".format(*shown) in said, name
 
 
 @pytest.mark.slow
