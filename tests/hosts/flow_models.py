@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from flow_weights import from_file
 from torch import nn
 
 CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
@@ -28,14 +29,19 @@ def randomised(module: nn.Module, seed: int) -> nn.Module:
     return module.eval().requires_grad_(False)
 
 
-def put_in(host: Any, name: str) -> None:
-    """Make one of sd3, sd35, flux, chroma (in Neo its own) what a real host has loaded."""
+def put_in(host: Any, name: str, weights: str | None = None, folder: Path | None = None) -> None:
+    """Make one of sd3, sd35, flux, chroma (in Neo its own) what a real host has loaded.
+
+    Args:
+        weights: Forge main's network comes from a file of that kind: see flow_weights.py.
+        folder: for the file.
+    """
     if host.name == "Neo":
         import neo_models
 
         neo_models.put_in(host, name)
     elif host.name == "Forge":
-        _forge(host, name)
+        _forge(host, name, weights, folder)
     else:
         _a1111(host)
 
@@ -43,14 +49,14 @@ def put_in(host: Any, name: str) -> None:
 # --- Forge main ---
 
 
-def _forge(host: Any, name: str) -> None:
+def _forge(host: Any, name: str, weights: str | None, folder: Path | None) -> None:
     from backend.diffusion_engine.chroma import Chroma
     from backend.diffusion_engine.flux import Flux
     from backend.diffusion_engine.sd35 import StableDiffusion3
 
     kind = {"flux": Flux, "chroma": Chroma}.get(name, StableDiffusion3)
     guess = SimpleNamespace(inpaint_model=lambda: False, huggingface_repo="tiny")
-    put_engine_in(host, kind(guess, _forge_parts(host, name)))
+    put_engine_in(host, kind(guess, _forge_parts(host, name, weights, folder)))
 
 
 def put_engine_in(host: Any, engine: Any) -> None:
@@ -64,7 +70,7 @@ def put_engine_in(host: Any, engine: Any) -> None:
     sd_models.model_data.set_sd_model(engine)
 
 
-def _forge_parts(host: Any, name: str) -> dict[str, Any]:
+def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None) -> dict[str, Any]:
     from backend import memory_management
     from backend.nn.chroma import IntegratedChromaTransformer2DModel
     from backend.nn.clip import IntegratedCLIP
@@ -103,21 +109,30 @@ def _forge_parts(host: Any, name: str) -> dict[str, Any]:
         "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True,
     }  # fmt: skip
     parts: dict[str, Any] = {"vae": bounded(randomised(vae, 9))}
+    config: dict[str, Any] = {}
     if name == "flux":
-        network = IntegratedFluxTransformer2DModel(guidance_embed=True, **flux)
+        config = {"guidance_embed": True, **flux}
+        network = IntegratedFluxTransformer2DModel(**config)
         parts |= {"text_encoder": clip(1), "text_encoder_2": t5()}
         parts |= {"tokenizer": clips[0], "tokenizer_2": words}
     elif name == "chroma":
-        network = IntegratedChromaTransformer2DModel(
-            guidance_out_dim=64, guidance_hidden_dim=32, guidance_n_layers=2, **flux
-        )
+        inside = {"guidance_out_dim": 64, "guidance_hidden_dim": 32, "guidance_n_layers": 2}
+        config = {**inside, **flux}
+        network = IntegratedChromaTransformer2DModel(**config)
         parts |= {"text_encoder": t5(), "tokenizer": words}
     else:
-        network = MMDiTX(**mmdit(), **({"qk_norm": "rms"} if name == "sd35" else {}),
-                         x_block_self_attn_layers=[0] if name == "sd35" else [])  # fmt: skip
+        config = mmdit()
+        if name == "sd35":
+            config |= {"qk_norm": "rms", "x_block_self_attn_layers": [0]}
+        if name == "sd35" and weights is not None:  # by this the host knows it
+            config |= {"num_patches": 384 * 384, "pos_embed_max_size": 384}
+        network = MMDiTX(**config)
         parts |= {"text_encoder": clip(1), "text_encoder_2": clip(2), "text_encoder_3": t5()}
         parts |= {"tokenizer": clips[0], "tokenizer_2": clips[1], "tokenizer_3": words}
     network = randomised(network, 11).float()
+    if weights is not None:
+        network = from_file(network, name, weights, config, folder)
+        return {**parts, "transformer": network.eval().requires_grad_(False)}
     device = memory_management.get_torch_device()
     network.storage_dtype = network.computation_dtype = torch.float32
     network.load_device = network.offload_device = network.initial_device = device

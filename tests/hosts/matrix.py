@@ -68,9 +68,12 @@ def pairs(samplers: Sequence[str], kinds: Sequence[str] = KINDS[:4]) -> list[tup
 
 def run(
     host, kind: str, batch: int, prompt: str, ending: str, size: int, sampler: str = "Euler a",
-    steps: int = 4, settings: dict | None = None,
+    steps: int = 4, settings: dict | None = None, more: dict | None = None,
 ) -> str | None:  # fmt: skip
-    """What is wrong with one cell; None = nothing. ``settings``: AsynDM's, besides k."""
+    """What is wrong with one cell; None = nothing. ``settings``: AsynDM's, besides k.
+
+    ``more``: of the request.
+    """
     from jobs import PROMPT, Traces, make
     from jobs import PROMPTS as TEXTS
     from modules import script_callbacks
@@ -79,7 +82,7 @@ def run(
     traces = Traces(host)
     asked = {"prompt": TEXTS.get(prompt, PROMPT), "batch_size": batch, "steps": steps}
     asked["sampler_name"] = sampler
-    asked |= {"width": size, "height": size}
+    asked |= {"width": size, "height": size, **(more or {})}
     scripts = {"AsynDM": {"args": [{"curvature": 0.8, **(settings or {})}]}}
     if kind == "soft inpaint":
         scripts["Soft Inpainting"] = {"args": [True, 1, 0.5, 4, 0, 0.5, 2]}
