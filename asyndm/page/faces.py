@@ -33,8 +33,7 @@ FACES = {
     "enabled": Face("Enable AsynDM"),
     "objects": Face(
         "Object words",
-        "Empty = found in the prompt. shark:0.7 gives an object its own curvature; "
-        "in bike > shark the shark waits.",
+        "Empty = found in the prompt. shark:0.7: its own k. bike > shark: the shark waits.",
         placeholder="auto, or e.g. shark:0.7, bike",
     ),
     "curve": Face("Curve of the objects", advanced=True),
