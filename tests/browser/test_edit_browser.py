@@ -64,11 +64,20 @@ def test_it_opens_with_an_example_whose_verdicts_stand_below(page):
     chips = page.locator("#studio_edit_slow_verdict .chips span")
     expect(chips).to_have_count(2)
     expect(page.locator("#studio_edit_canvas canvas").first).to_be_visible()
+    picture = example().picture  # the whole of it is there to paint over, once it is drawn
+    places = ((10, 6), (9, 36), (45, 40), (58, 58))
+
+    def apart() -> int:
+        pairs = [(picture.getpixel((x, y)), seen(page, (x + 0.5) / 64, (y + 0.5) / 64))
+                 for x, y in places]  # fmt: skip
+        return max(abs(a - b) for wanted, got in pairs for a, b in zip(wanted, got))
+
     page.wait_for_timeout(2500)
-    picture = example().picture  # the whole of it is there to paint over
-    for x, y in ((10, 6), (9, 36), (45, 40), (58, 58)):
-        wanted, got = picture.getpixel((x, y)), seen(page, (x + 0.5) / 64, (y + 0.5) / 64)
-        assert max(abs(a - b) for a, b in zip(wanted, got)) < 40, (x, y, wanted, got)
+    for _ in range(20):  # a busy machine draws it later
+        if (off := apart()) < 40:
+            break
+        page.wait_for_timeout(1000)
+    assert off < 40
     shot(page, "6-edit")
     assert page.faults == []
 
