@@ -282,7 +282,7 @@ class PixelClock:
         pace = (self._distance / left + rate * k / self.total).clamp(min=1)
         self._distance = (left - 1) * pace
         largest = max(self.curvatures, default=0.0)
-        self._most = max(0.0, self._most + max(rate, 0.0) * largest / self.total)
+        self._most += max(rate, 0.0) * largest / self.total
 
     def refine(self, grid: Size) -> None:
         """Go on at another resolution; nothing changes if it is finer by whole numbers.

@@ -166,15 +166,15 @@ def without(said: Expression, names: Sequence[str]) -> str:
             chains.append(list(edge))
     ordered = {name for chain in chains for name in chain}
     kept = [word for word in said.objects if word.text not in names]
-    text = {w.text: f"{w.text}:{w.curvature:g}" for w in kept if w.curvature is not None}
-    alone = [
-        word.text if word.curvature is None else f"{word.text}:{word.curvature:g}"
-        for word in kept
-        if word.text not in ordered
-    ]
+    alone = [_written(word) for word in kept if word.text not in ordered]
     # In a chain a number is written once.
+    text = {word.text: _written(word) for word in kept}
     joined = [" > ".join(text.pop(name, name) for name in chain) for chain in chains]
     return ", ".join([*joined, *alone, *(f"-{name}" for name in said.excluded)])
+
+
+def _written(word: ObjectWord) -> str:
+    return word.text if word.curvature is None else f"{word.text}:{word.curvature:g}"
 
 
 def chips_html(prompt: str, objects: str, found: object = "") -> str:
