@@ -62,14 +62,18 @@ def circumstances(run: HostRun, x: Tensor, rows: Rows) -> list[str]:
     ]
 
 
-def checkpoint_of(info: Any, model: Any) -> str:
-    """The hash of a model's checkpoint, where the host has made one; else its file.
+def hash_of(info: Any) -> str:
+    """The hash of a checkpoint, or its first letters; "" where the host makes none.
 
     Not the hosts' older ``hash``: it reads 64 kB of the file, which two checkpoints may share.
     """
-    for name in ("sha256", "shorthash"):
-        if told := getattr(info, name, None):
-            return str(told)
+    return str(getattr(info, "sha256", None) or getattr(info, "shorthash", None) or "")
+
+
+def checkpoint_of(info: Any, model: Any) -> str:
+    """What tells a model's checkpoint from others: its hash, else its file as it is now."""
+    if told := hash_of(info):
+        return told
     file = str(getattr(info, "filename", "") or getattr(info, "title", ""))
     if os.path.isfile(file):
         state = os.stat(file)
@@ -96,30 +100,37 @@ def changes_of(p: Any, options: Mapping[str, Any] | None) -> str:
         for name, value in getattr(p, "extra_generation_params", {}).items()
         if _CHANGES.search(name)
     ]
-    if options:
-        told.append(_described(options))
+    if options and (described := _described(options)):
+        told.append(described)
     return ", ".join(sorted(told)) or "none"
 
 
 def _described(item: Any, depth: int = 0) -> str:
-    """Functions by name with the plain values they hold; of other objects the kind alone."""
+    """Functions by name with the plain values they hold; of other objects the kind alone.
+
+    Tensors (a job's sigmas, say) and what holds nothing change no network: "".
+    """
+    if isinstance(item, Tensor):
+        return ""
     if item is None or isinstance(item, bool | int | float | str):
         return repr(item)
     if depth > 6:
         return type(item).__name__
     if isinstance(item, Mapping):
         pairs = sorted((str(key), _described(value, depth + 1)) for key, value in item.items())
-        return "{" + ", ".join(f"{key}: {value}" for key, value in pairs) + "}"
+        told = ", ".join(f"{key}: {value}" for key, value in pairs if value)
+        return f"{{{told}}}" if told else ""
     if isinstance(item, list | tuple | set):
-        return "[" + ", ".join(_described(each, depth + 1) for each in item) + "]"
+        told = ", ".join(filter(None, (_described(each, depth + 1) for each in item)))
+        return f"[{told}]" if told else ""
     function = getattr(item, "__func__", item)
     if not callable(function) or not hasattr(function, "__qualname__"):
         return type(item).__name__
     held = [
         cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _full(cell)
     ]
-    plain = [_described(value, depth + 1) for value in held if not isinstance(value, Tensor)]
-    return f"{function.__module__}.{function.__qualname__}({', '.join(plain)})"
+    plain = ", ".join(filter(None, (_described(value, depth + 1) for value in held)))
+    return f"{function.__module__}.{function.__qualname__}({plain})"
 
 
 def _full(cell: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace as Of
+
 import numpy as np
 import pytest
 from jobs import apart, make, note, pasted, ticked
@@ -62,7 +64,6 @@ def test_the_axes_of_a_plot(host, traces, profiles):
         ({**LEARNED, "profile": "../slow"}, "is unknown", True),
         ({**LEARNED, "profile": "bad"}, "its file cannot be used", True),
         ({**LEARNED, "profile": "slow", "origin": "paper"}, "has no learned curve", True),
-        ({**LEARNED, "profile": "foreign"}, "was learned on another checkpoint", False),
         ({"profile": "slow", "objects": "cat"}, "profile: the quadratic curve has none", False),
     ],
 )
@@ -72,6 +73,24 @@ def test_what_cannot_be_or_does_nothing_is_one_line(
     made = make(host, "txt2img", **ticked(**settings))
     assert said in note(made)
     assert np.array_equal(made.images[0], make(host, "txt2img").images[0]) == synchronous
+
+
+def test_another_checkpoint_is_told_by_its_hash_and_by_nothing_else(
+    host, traces, profiles, monkeypatch, tmp_path
+):
+    """Where a host makes no hashes there is an older one, of 64 kB, and the file: neither tells."""
+    from asyndm.hosts import shims
+
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    for info, said in (
+        (Of(sha256="f" * 64, filename=str(file)), "was learned on another checkpoint"),
+        (Of(sha256="0123456789abcdef" * 4, filename=str(file)), ""),
+        (Of(sha256=None, shorthash=None, hash="688589af", filename=str(file)), ""),
+    ):
+        monkeypatch.setattr(shims, "checkpoint_in_use", lambda p, model, info=info: info)
+        made = make(host, "txt2img", **ticked(**LEARNED, profile="foreign"))
+        assert said in note(made) if said else not note(made)
 
 
 def test_a_clock_that_is_the_hosts_needs_no_profile(host, traces, profiles):

@@ -154,3 +154,24 @@ def test_what_changes_the_network_is_in_the_key(host, tmp_path):
     infos = [Of(sha256=None, hash="688589af", filename=str(file)) for file in files]
     one, two = (levelling.checkpoint_of(info, Of(sd_model_hash="688589af")) for info in infos)
     assert one != two
+
+
+def test_what_a_host_notes_of_its_run_is_no_change_of_the_network(host):
+    """Neo keeps a job's sigmas among a model's options, not those of a refiner that took over."""
+    from types import SimpleNamespace as Of
+
+    import torch
+
+    from asyndm.hosts import levelling
+
+    p = Of(extra_generation_params={})
+    notes = {"sampling_sigmas": torch.ones(4), "patches": {}, "patches_replace": {"attn1": {}}}
+    for options in ({}, {"transformer_options": {}}, {"transformer_options": notes}):
+        assert levelling.changes_of(p, options) == "none"
+
+    class Patch:
+        pass
+
+    kinds = {"model_function_wrapper": Patch(), "disable_cfg1_optimization": False}
+    told = {levelling.changes_of(p, {name: value}) for name, value in kinds.items()}
+    assert len(told) == 2 and "none" not in told
