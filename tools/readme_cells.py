@@ -31,3 +31,8 @@ def level(cell: dict, digits: int) -> str:
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def percent(cell: dict) -> str:
+    """A change with twice its standard error."""
+    return f"{cell['change']:+.0%} ±{1.96 * cell['se']:.0%}"

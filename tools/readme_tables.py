@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
+from readme_norms import norms  # noqa: E402
 
+from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
 
 NAMES = {
@@ -33,6 +35,14 @@ NAMES = {
     "region slow, k .9, levelled norms": "region slow, levelled norms",
     "region slow, k .9, context leads .5": "region slow, context leads by half",
     "region slow, k .9, context leads .5, levelled norms": "the same, levelled norms",
+    **{
+        f"region slow, k .9, levelled norms{told}": f"region slow, levelled norms{told}"
+        for told in REACHES
+    },
+    **{
+        f"region slow, k .9, context leads .5, levelled norms{told}": f"leads, levelled norms{told}"
+        for told in REACHES
+    },
 }
 PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow, k .9"
 
@@ -230,28 +240,6 @@ def context_unrelated(report: dict) -> str:
     return claim.sentence(report)
 
 
-def norms(report: dict) -> str:
-    """The change of the prediction's error by two noise levels, under host's and levelled norms."""
-    arms = ("host", "scaled", "shifted", "scaled, objects only")
-    pairs = [(850, 468), (700, 385), (500, 275), (300, 165), (500, 0)]
-    found = {(r["norms"], r["t_object"], r["t_background"]): r for r in report["rows"]}
-    rows = [
-        [
-            arm,
-            *(percent(found[(arm, *pair)]["objects"]) for pair in pairs),
-            percent(found[arm, 850, 468]["background"]),
-        ]
-        for arm in arms
-    ]
-    head = [f"norms, {report['scenes']} scenes", *(f"objects {a}/{b}" for a, b in pairs)]
-    own = {(r["norms"], r["t_object"]): r["objects"]["change"] for r in report["tables"]}
-    tables = "; ".join(
-        f"{name.removeprefix('table of ')} {own[name, 500]:+.0%}"
-        for name in dict.fromkeys(row["norms"] for row in report["tables"])
-    )
-    return f"{table([*head, 'background 850/468'], rows)}\n\nObjects at 500/275 by table: {tables}."
-
-
 def alignment(report: dict) -> str:
     """Every method beside the first and CFG of equal rows or guidance: scores and costs."""
     costs = {one["text"]: one for one in report["methods"]}
@@ -312,11 +300,6 @@ def _guided_says(score: dict, report: dict) -> str:
         f" CFG came within 2% of the effective guidance of {len(near)} of {len(matched)} methods; "
         f"the interval of {', '.join(apart) or 'none of these'} excludes 0 beside it, uncorrected."
     )
-
-
-def percent(cell: dict) -> str:
-    """A change with twice its standard error."""
-    return f"{cell['change']:+.0%} ±{1.96 * cell['se']:.0%}"
 
 
 # mark in the README -> (file in docs, what is made of it)

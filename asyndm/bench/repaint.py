@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,8 +20,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from asyndm.core.settings import Settings, SettingsError, check_whole
-from asyndm.network.norms import REACH, Reach
+from asyndm.core.settings import SettingsError, check_whole
+from asyndm.network.norms import REACH
 from asyndm.scenes.checker import check
 from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.pipeline import Request, ScenePipeline
@@ -31,31 +32,10 @@ from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
+from .repaint_arms import ARMS, BASELINE, REACH_OF, SLOW
 from .scenes import PRECISIONS, end_cut_line, parse_shard
 
 _BATCH = 16
-_GIVEN = Settings(enabled=True, mask_source="given")
-ARMS = {
-    "plain inpainting": replace(_GIVEN, curvature=0.0),
-    "region slow, k .3": replace(_GIVEN, curvature=0.3),
-    "region slow, k .5": replace(_GIVEN, curvature=0.5),
-    "region slow, k .7": replace(_GIVEN, curvature=0.7),
-    "region slow, k .9": replace(_GIVEN, curvature=0.9),
-    "context leads .5": replace(_GIVEN, curvature=0.0, lead=0.5),
-    "context clean": replace(_GIVEN, curvature=0.0, lead=1.0),
-    "region slow, k .5, context leads .5": replace(_GIVEN, curvature=0.5, lead=0.5),
-    "region slow, k .9, context leads .5": replace(_GIVEN, curvature=0.9, lead=0.5),
-    "region slow, k .9, levelled norms": replace(_GIVEN, curvature=0.9, norms="levelled"),
-    "region slow, k .9, context leads .5, levelled norms": replace(
-        _GIVEN, curvature=0.9, lead=0.5, norms="levelled"
-    ),
-    # the controls of a slow region: slowness alone, and the mask inverted
-    "concave for all, k .9": replace(_GIVEN, curvature=0.9),
-    "context slow, k .9": replace(_GIVEN, curvature=0.9),
-}
-SLOW = {"concave for all, k .9": "all", "context slow, k .9": "context"}  # others: the region
-BASELINE = "plain inpainting"
-REACHES = {"default": REACH, "all": Reach(), "objects": Reach(objects_only=True)}
 # name -> (seed of the scenes and wishes, first seed of the noise); no two share a picture
 SETS = {
     "first": ([4504, 3], 1_000_003),  # the 144 pictures of 0.1.0's table
@@ -63,6 +43,9 @@ SETS = {
     "confirm": ([4504, 18, 2], 182_000_003),
     "norms-development": ([4504, 18, 5], 185_000_003),
     "norms-confirm": ([4504, 18, 6], 186_000_003),
+    "reach-development": ([4504, 18, 7], 187_000_003),
+    "reach-confirm": ([4504, 18, 8], 188_000_003),
+    "mixed-confirm": ([4504, 18, 9], 189_000_003),
 }
 MEASURES = ("right", "seam", "change_outside", "sharpness", *KINDS)
 
@@ -146,9 +129,6 @@ def add_arguments(
     parser.add_argument("--device", default="cpu", help="where torch runs the model: cpu, cuda")
     parser.add_argument("--batch", type=int, default=_BATCH, help="pictures at a time")
     parser.add_argument("--shard", default="1/1", help="part of the pictures, e.g. 2/3")
-    parser.add_argument(
-        "--reach", choices=REACHES, default=next(iter(REACHES)), help="of levelled norms"
-    )
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument(
         "--lines", type=Path, help="results by picture, JSON lines; a stopped run goes on there"
@@ -189,7 +169,7 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
         "strength": args.strength,
         "precision": args.precision,
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
-        **({} if args.reach == next(iter(REACHES)) else {"reach": args.reach}),
+        **({"weights": digest(args.weights)} if args.weights else {}),
         **of_bench,
     }
     check_whole("batch", args.batch, 1, 1024)
@@ -261,6 +241,18 @@ def by_group(table: dict, arms: list[str], pictures: list[int]) -> dict[str, dic
     return groups
 
 
+def digest(path: Path) -> str:
+    """Eight letters that tell a file from others.
+
+    Raises:
+        SettingsError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    except OSError as error:
+        raise SettingsError(f"weights: {path} cannot be read ({error.strerror}).") from None
+
+
 def _rounded(cell: dict) -> dict:
     return {name: float(f"{value:.5g}") for name, value in cell.items()}
 
@@ -294,7 +286,7 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
 def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
     """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
     pipeline = ScenePipeline.load(args.weights).to(args.device)
-    pipeline.reach, (shard, shards) = REACHES[args.reach], parse_shard(args.shard)
+    shard, shards = parse_shard(args.shard)
     jobs = make_jobs(pipeline, args.set, count, request)
     done = {(line["arm"], line["picture"]) for line in lines}
     made = []
@@ -327,6 +319,7 @@ def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
 
 def painted_by(pipeline, jobs, arm, request, strength=1.0) -> np.ndarray:
     """The pictures uint8 [B, 64, 64, 3] that an arm makes of jobs."""
+    pipeline.reach = REACH_OF.get(arm, REACH)
     return repaint(
         pipeline,
         np.stack([job.picture for job in jobs]),

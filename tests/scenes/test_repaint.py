@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 from asyndm.bench import repaint as bench
 from asyndm.core.run import Director
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.network.norms import Reach
 from asyndm.scenes.checker import check
+from asyndm.scenes.model import WEIGHTS
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
 from asyndm.scenes.text import parse_prompt
@@ -46,7 +49,7 @@ def run(pipeline, jobs, settings, **more):
     )
 
 
-@pytest.mark.parametrize("arm", bench.ARMS)
+@pytest.mark.parametrize("arm", [arm for arm in bench.ARMS if arm not in bench.REACH_OF])
 def test_what_is_kept_is_kept(pipeline, jobs, arm, monkeypatch):
     monkeypatch.setattr(pipeline.model, "decode_pixels", lambda latents: latents)
     made = run(pipeline, jobs, bench.ARMS[arm], slow=bench.SLOW.get(arm, "region"))
@@ -56,6 +59,21 @@ def test_what_is_kept_is_kept(pipeline, jobs, arm, monkeypatch):
     region = np.stack([job.region for job in jobs])[:, None].repeat(known.shape[1], 1)
     np.testing.assert_allclose(made[~region], known[~region], atol=1e-4)
     assert np.abs(made[region] - known[region]).mean() > 0.1
+
+
+def test_an_arm_says_where_norms_are_levelled(pipeline, jobs, monkeypatch):
+    """And the next arm is free of it."""
+    monkeypatch.setattr(pipeline.model, "decode_pixels", lambda latents: latents)
+    host = "region slow, k .9, context leads .5"
+    arm, objects = f"{host}, levelled norms", f"{host}, levelled norms, objects only"
+    monkeypatch.setitem(bench.REACH_OF, f"{host}, levelled norms, from 200 on", Reach(2000.0))
+    names = (host, arm, objects, f"{arm}, from 200 on", arm)
+    request = Request("", steps=6)
+    own, level, part, never, again = (
+        bench.painted_by(pipeline, jobs[:2], name, request) for name in names
+    )
+    assert np.array_equal(level, again) and np.abs(own - never).max() < 1e-6
+    assert min(np.abs(own - level).max(), np.abs(part - level).max()) > 1e-4
 
 
 def test_image_j_of_a_batch_is_the_image_alone(pipeline, jobs):
@@ -167,6 +185,12 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path):
         assert mine["right"] == other["right"]
     with pytest.raises(SettingsError, match="is of another steps; name a new file"):
         cli(*options, "--steps", 3, "--lines", lines)
+    weights = tmp_path / "other.safetensors"
+    shutil.copy(WEIGHTS, weights)
+    with pytest.raises(SettingsError, match="is of another weights; name a new file"):
+        cli(*options, "--weights", weights, "--lines", lines)
+    with pytest.raises(SettingsError, match="weights: .* cannot be read"):
+        cli(*options, "--weights", tmp_path / "none.safetensors")
 
 
 def test_a_file_that_cannot_hold_the_results_is_one_line(tmp_path):
