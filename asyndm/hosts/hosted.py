@@ -241,6 +241,9 @@ class HostRun(Guided, ABC):
             self.reads = isinstance(source, PatientMasks)
             reel = Reel(len(job.sigmas) - 1 if director.record else 0)
             self.attach()  # a network that cannot be steered is known before the first call
+            drawn = self._noise
+            if not job.options.get("noise_sampler"):
+                drawn = noise.of_twin(job.twin, job.x) or drawn
             image = sample_asyndm(
                 self._denoise,
                 job.x,
@@ -249,9 +252,7 @@ class HostRun(Guided, ABC):
                 reel.watching(job.callback and (lambda state: job.callback(job.told(state)))),
                 job.disable,
                 director=director,
-                noise_sampler=(not job.options.get("noise_sampler"))
-                and noise.of_twin(job.twin, job.x)
-                or self._noise,
+                noise_sampler=drawn,
                 **transformers.like_twin(self, self.how(options), options),
                 **options,
             )
