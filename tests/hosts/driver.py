@@ -13,6 +13,7 @@ REQUEST.json``.
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import importlib.util
 import io
@@ -212,7 +213,8 @@ def bare_images(
 
     Args:
         host: the one with it.
-        asked: the jobs by checkpoint and name, each the API's function and its request.
+        asked: the jobs by checkpoint (in a real host also "sd1+NAME", with a flow model of
+            flow_models.py in its place) and name, each the API's function and its request.
         out: a file, npz, that is made.
 
     Returns:
@@ -272,8 +274,14 @@ if __name__ == "__main__":
         host = StandIn(extension=False)
     images = {}
     for checkpoint, jobs in asked.items():
-        host.checkpoint(checkpoint)
-        for key, (kind, request) in jobs.items():
-            made = getattr(host, kind)(**request)
-            images[f"{checkpoint}: {key}"] = np.stack(made.images)
+        name, _, flow = checkpoint.partition("+")
+        host.checkpoint(name)
+        with contextlib.ExitStack() as stack:
+            if flow:
+                from flow_models import lent
+
+                stack.enter_context(lent(host, flow))
+            for key, (kind, request) in jobs.items():
+                made = getattr(host, kind)(**request)
+                images[f"{checkpoint}: {key}"] = np.stack(made.images)
     np.savez(os.environ["OUT"], **images)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from flow_weights import from_file
 from torch import nn
 
@@ -44,6 +47,60 @@ def put_in(host: Any, name: str, weights: str | None = None, folder: Path | None
         _forge(host, name, weights, folder)
     else:
         _a1111(host)
+
+
+@contextmanager
+def lent(host: Any, name: str, *options: Any) -> Iterator[None]:
+    """:func:`put_in`, and afterwards the model that was there."""
+    from modules import processing, sd_models
+
+    own = host.shared.sd_model
+    put_in(host, name, *options)
+    forget_prompts()
+    try:
+        yield
+    finally:
+        sd_models.model_data.set_sd_model(own)
+        if hasattr(processing, "opt_f"):  # Neo's; Flux.2's latents are half as wide
+            processing.opt_f = 8
+        forget_prompts()
+
+
+@contextmanager
+def lora_of(host: Any, name: str) -> Iterator[str]:
+    """A LoRA of every projection in the blocks of the loaded network, as the host finds it."""
+    import networks  # of the host's extension
+    from safetensors.torch import save_file
+
+    folder = Path(host.shared.cmd_opts.lora_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    generator, tensors = torch.Generator().manual_seed(2), {}
+    for module_name, module in host.network().named_modules():
+        if isinstance(module, nn.Linear) and "block" in module_name:
+            wide, narrow = module.weight.shape
+            key = f"lora_unet_{module_name.replace('.', '_')}"
+            tensors[f"{key}.lora_down.weight"] = torch.randn(4, narrow, generator=generator) * 0.1
+            tensors[f"{key}.lora_up.weight"] = torch.randn(wide, 4, generator=generator) * 0.1
+    path = folder / f"of-{name}.safetensors"
+    save_file(tensors, str(path))
+    networks.list_available_networks()
+    if host.name == "A1111":  # what it does when it has loaded a model
+        networks.assign_network_names_to_compvis_modules(host.shared.sd_model)
+    try:
+        yield path.stem
+    finally:
+        path.unlink()
+        networks.list_available_networks()
+
+
+def forget_prompts() -> None:
+    """What the host keeps of a prompt is another model's."""
+    from modules import processing
+
+    for name in ("cached_c", "cached_uc"):
+        setattr(processing.StableDiffusionProcessing, name, [None, None, None])
+        hires = name.replace("cached", "cached_hr")
+        setattr(processing.StableDiffusionProcessingTxt2Img, hires, [None, None, None])
 
 
 # --- Forge main ---
@@ -88,10 +145,15 @@ def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None)
         config.update(CLIP)
         return randomised(IntegratedCLIP(CLIPTextModel, config, add_text_projection=True), number)
 
-    def t5() -> nn.Module:
+    def t5(wide: int = T5_WIDTH) -> nn.Module:
+        """``wide``: what the network is told of, the encoder's own and zeros behind it."""
         config = json.loads((home / "text_encoder_3" / "config.json").read_text())
         config |= {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2}
-        return randomised(IntegratedT5(config), 3)
+        encoder = randomised(IntegratedT5(config), 3)
+        if wide > T5_WIDTH:
+            more = (0, wide - T5_WIDTH)
+            encoder.transformer.register_forward_hook(lambda module, args, out: F.pad(out, more))
+        return encoder
 
     vae = IntegratedAutoencoderKL(
         latent_channels=16, block_out_channels=(32, 32, 32, 32), use_quant_conv=False,
@@ -127,9 +189,10 @@ def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None)
         if name == "sd35" and weights is not None:  # by this the host knows it
             config |= {"num_patches": 384 * 384, "pos_embed_max_size": 384}
         network = MMDiTX(**config)
-        parts |= {"text_encoder": clip(1), "text_encoder_2": clip(2), "text_encoder_3": t5()}
+        parts |= {"text_encoder": clip(1), "text_encoder_2": clip(2), "text_encoder_3": t5(4096)}
         parts |= {"tokenizer": clips[0], "tokenizer_2": clips[1], "tokenizer_3": words}
     network = randomised(network, 11).float()
+    network.config = config  # as the host's loader leaves it there, for LoRA
     if weights is not None:
         network = from_file(network, name, weights, config, folder)
         return {**parts, "transformer": network.eval().requires_grad_(False)}

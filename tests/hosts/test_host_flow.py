@@ -6,8 +6,9 @@ import os
 
 import numpy as np
 import pytest
-from flow_models import put_in
-from jobs import PROMPTS, apart, make, note, ticked
+from driver import bare_images
+from flow_models import forget_prompts, lent, lora_of
+from jobs import PROMPT, PROMPTS, apart, make, note, request, ticked
 from matrix import pairs, run
 
 pytestmark = pytest.mark.skipif(
@@ -19,6 +20,7 @@ MODELS = {
     "Neo": ["lumina", "z-image", "qwen", "flux", "flux2"],
 }
 PLAIN = {"scheduler": "Simple", "steps": 4}
+UNTICKED = ("txt2img", "hires", "inpaint")
 
 
 @pytest.fixture(params=sorted({name for names in MODELS.values() for name in names}))
@@ -26,32 +28,43 @@ def model(host, request):
     if request.param not in MODELS.get(host.name, ()):
         pytest.skip(f"{host.name} has no {request.param}")
     host.checkpoint("sd1")
-    own = host.shared.sd_model
-    put_in(host, request.param)
-    forget_prompts()
-    host.txt2img(prompt="", steps=1, scheduler="Simple")  # hosts leave notes at a first use
-    yield request.param
-    from modules import processing, sd_models
-
-    sd_models.model_data.set_sd_model(own)
-    if hasattr(processing, "opt_f"):  # Neo's; Flux.2's latents are half as wide
-        processing.opt_f = 8
-    forget_prompts()
+    with lent(host, request.param):
+        host.txt2img(prompt="", steps=1, scheduler="Simple")  # hosts leave notes at a first use
+        yield request.param
 
 
-def forget_prompts() -> None:
-    """What the host keeps of a prompt is another model's."""
-    from modules import processing
-
-    for name in ("cached_c", "cached_uc"):
-        setattr(processing.StableDiffusionProcessing, name, [None, None, None])
-        hires = name.replace("cached", "cached_hr")
-        setattr(processing.StableDiffusionProcessingTxt2Img, hires, [None, None, None])
+def steers(host, kind: str = "txt2img", least: float = 0, settings: dict | None = None, **more):
+    """Nothing is said, k 1e-9 is the picture unticked, and .9 moves it; returns those two."""
+    settings = {"objects": "cat", **(settings or {})}
+    plain = make(host, kind, **more)
+    same = make(host, kind, **more, **ticked(curvature=1e-9, **settings))
+    moved = make(host, kind, **more, **ticked(curvature=0.9, **settings))
+    assert not note(same) and not note(moved), note(moved) or note(same)
+    assert apart(plain.images[0], same.images[0]) <= 1
+    assert apart(plain.images[0], moved.images[0]) > least
+    return plain, moved
 
 
 def asked(name: str) -> dict:
     """Flux at the host's own CFG 1."""
     return {**PLAIN, "cfg_scale": 1} if name == "flux" else dict(PLAIN)
+
+
+@pytest.fixture(scope="module")
+def bare(host, tmp_path_factory):
+    """The same jobs of a host that has no AsynDM."""
+    jobs = {
+        f"sd1+{name}": {kind: request(kind, **asked(name)) for kind in UNTICKED}
+        for name in MODELS.get(host.name, ())
+    }
+    return bare_images(host, jobs, tmp_path_factory.mktemp("bare") / "images.npz")
+
+
+def test_not_ticked_is_the_host_without_the_extension(host, model, traces, bare) -> None:
+    make(host, "txt2img", **asked(model), **ticked(objects="cat", curvature=0.9))
+    for kind in UNTICKED:
+        made = make(host, kind, **asked(model))
+        assert np.array_equal(np.stack(made.images), bare[f"sd1+{model}: {kind}"]), kind
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M"])
@@ -121,13 +134,7 @@ def test_kinds_prompts_and_endings_by_pairs(host, model, sampler, kind, prompt, 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompts(host, model, traces, prompt) -> None:
-    more = {**asked(model), "sampler_name": "Euler", "prompt": PROMPTS[prompt]}
-    plain = make(host, "txt2img", **more)
-    same = make(host, "txt2img", **more, **ticked(objects="cat", curvature=1e-9))
-    moved = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.9))
-    assert not note(same) and not note(moved), note(moved)
-    assert apart(plain.images[0], same.images[0]) <= 1
-    assert apart(plain.images[0], moved.images[0]) > 0
+    steers(host, **asked(model), sampler_name="Euler", prompt=PROMPTS[prompt])
 
 
 @pytest.mark.parametrize("size", [(136, 128), (128, 120), (136, 120), (72, 200)])
@@ -135,40 +142,51 @@ def test_odd_sizes(host, model, traces, size) -> None:
     """Latents of odd sides: Stable Diffusion 3 fails on them in the hosts by itself."""
     more = {**asked(model), "sampler_name": "Euler", "width": size[0], "height": size[1]}
     try:
-        plain = make(host, "txt2img", **more)
+        make(host, "txt2img", **more)
     except Exception as error:
         assert model.startswith("sd3")
         pytest.skip(f"the host itself: {type(error).__name__}: {str(error).splitlines()[0]}")
     for softmax in ("text", "joint"):
-        settings = {"objects": "cat", "softmax": softmax}
-        same = make(host, "txt2img", **more, **ticked(curvature=1e-9, **settings))
-        moved = make(host, "txt2img", **more, **ticked(curvature=0.9, **settings))
-        assert not note(same) and not note(moved), note(moved)
-        assert apart(plain.images[0], same.images[0]) <= 1
-        assert apart(plain.images[0], moved.images[0]) > 0
+        steers(host, settings={"softmax": softmax}, **more)
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M"])
 def test_cfg_1(host, model, traces, sampler) -> None:
-    more = {**PLAIN, "sampler_name": sampler, "cfg_scale": 1}
-    plain = make(host, "txt2img", **more)
-    same = make(host, "txt2img", **more, **ticked(objects="cat", curvature=1e-9))
-    moved = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.9))
-    assert not note(same) and not note(moved), note(moved)
-    assert apart(plain.images[0], same.images[0]) <= 1
-    assert apart(plain.images[0], moved.images[0]) > 0
+    steers(host, **PLAIN, sampler_name=sampler, cfg_scale=1)
 
 
 @pytest.mark.parametrize("kind", ["img2img", "inpaint", "hires"])
 def test_other_jobs(host, model, traces, kind) -> None:
+    steers(host, kind, least=1, **asked(model), sampler_name="Euler")
+
+
+@pytest.fixture
+def t5(host, model, monkeypatch):
+    if not model.startswith("sd3") or host.name != "Forge":
+        pytest.skip("Forge's Stable Diffusion 3 has a T5 that can be switched")
+    monkeypatch.setitem(host.shared.opts.data, "sd3_enable_t5", True)
+    forget_prompts()
+    yield
+    forget_prompts()
+
+
+def test_t5_is_read_at_places_of_its_own(host, model, traces, t5) -> None:
     more = {**asked(model), "sampler_name": "Euler"}
-    plain = make(host, kind, **more)
-    same = make(host, kind, **more, **ticked(objects="cat", curvature=1e-9))
-    assert not note(same), note(same)
-    assert apart(plain.images[0], same.images[0]) <= 1
-    moved = make(host, kind, **more, **ticked(objects="cat", curvature=0.9))
-    assert not note(moved), note(moved)
-    assert apart(plain.images[0], moved.images[0]) > 1
+    for softmax in ("text", "joint"):
+        _, moved = steers(host, settings={"softmax": softmax}, **more)
+        (matched,) = moved.parameters["AsynDM matched"]
+        clip, t5 = ([at for at in matched["cat"] if (at >= 77) is later] for later in (False, True))
+        assert clip == [2] and len(t5) >= 1, matched
+
+
+def test_lora(host, model, traces) -> None:
+    """One of every projection in the blocks, so also where hooks silence and apply."""
+    more = {**asked(model), "sampler_name": "Euler"}
+    without = make(host, "txt2img", **more)
+    with lora_of(host, model) as name:
+        plain, _ = steers(host, **more, prompt=f"{PROMPT} <lora:{name}:1>")
+    assert apart(without.images[0], plain.images[0]) > 1
+    assert np.array_equal(make(host, "txt2img", **more).images[0], without.images[0])
 
 
 def test_the_preset_flow_is_taken_where_nobody_set_a_curvature(host, model) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 
 import pytest
-from flow_models import put_in
+from flow_models import lent
 from flow_weights import KINDS, is_of_kind
-from jobs import apart, make, note, ticked
-from test_host_flow import PLAIN, forget_prompts
+from test_host_flow import PLAIN, steers
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="needs a real WebUI: its own loader"
@@ -26,25 +25,13 @@ def loaded(host, request, tmp_path):
         if name.startswith("sd3"):
             pytest.skip("the host's guess takes shapes from packed weights")
     host.checkpoint("sd1")
-    own = host.shared.sd_model
-    put_in(host, name, weights, tmp_path)
-    assert is_of_kind(host.network(), weights)
-    forget_prompts()
-    host.txt2img(prompt="", steps=1, scheduler="Simple")
-    yield name
-    from modules import sd_models
-
-    sd_models.model_data.set_sd_model(own)
-    forget_prompts()
+    with lent(host, name, weights, tmp_path):
+        assert is_of_kind(host.network(), weights)
+        host.txt2img(prompt="", steps=1, scheduler="Simple")
+        yield name
 
 
 def test_the_same_hooks(host, loaded, traces) -> None:
     more = {**PLAIN, "sampler_name": "Euler", "cfg_scale": 1 if loaded == "flux" else 4}
-    plain = make(host, "txt2img", **more)
-    same = make(host, "txt2img", **more, **ticked(objects="cat", curvature=1e-9))
-    assert not note(same), note(same)
-    assert apart(plain.images[0], same.images[0]) <= 1
     for settings in ({}, {"softmax": "joint", "text_timestep": "objects"}):
-        moved = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.9, **settings))
-        assert not note(moved), note(moved)
-        assert apart(plain.images[0], moved.images[0]) > 1
+        steers(host, least=1, settings=settings, **more)
