@@ -4,7 +4,7 @@ AsynDM shows a network inputs it never saw in training: two noise levels side by
 method gains nothing, is it because of that, or because there is nothing to gain? Fine-tuning the
 same network on mixed noise levels for a few minutes takes the first reason away.
 
-    python -m asyndm.scenes.mixed --folder FOLDER --export WEIGHTS --minutes 5
+    python -m asyndm.scenes.mixed --folder FOLDER --export WEIGHTS --minutes 5 (or --steps N)
     python -m asyndm bench scenes --weights WEIGHTS ...
 
 ``--timesteps patches`` draws them as Patch Forcing does (arXiv 2604.19141), a timestep a patch, so
@@ -103,6 +103,7 @@ def fine_tune(
     seed: int = 0,
     timesteps_of: str = "run",
     norms: LevelledNorms | None = None,
+    most: int | None = None,
 ) -> int:
     """v-prediction at mixed noise levels; returns the number of steps.
 
@@ -112,6 +113,7 @@ def fine_tune(
         objects: bool [N, 16, 16].
         timesteps_of: of :data:`SAMPLERS`.
         norms: in place during the training.
+        most: so many steps instead of so many minutes.
     """
     device = model.text.position.device
     generator, draw = torch.Generator(device).manual_seed(seed), SAMPLERS[timesteps_of]
@@ -124,7 +126,7 @@ def fine_tune(
     call, steps, start = NetworkCall(), 0, time.monotonic()
     bar = tqdm(desc="fine-tuning", unit="step", mininterval=10)
     with attach(model.unet, call, norms=norms):
-        while (done := (time.monotonic() - start) / 60 / minutes) < 1:
+        while (done := steps / most if most else (time.monotonic() - start) / 60 / minutes) < 1:
             for group in optimizer.param_groups:
                 group["lr"] = 2e-4 * (1 - 0.95 * done)
             rows = torch.randint(len(latents), (batch,), **which)
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=48000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--steps", type=int, help="instead of --minutes")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--timesteps", choices=SAMPLERS, default="run")
     parser.add_argument("--norms", choices=NORMS, default=NORMS[0])
@@ -203,6 +206,7 @@ def main() -> None:
         args.batch,
         timesteps_of=args.timesteps,
         norms=pipeline.norms_of(Settings(norms=args.norms)),
+        most=args.steps,
     )
     model.cpu().save(args.export)
     print(f"wrote {args.export} after {steps} steps")

@@ -92,6 +92,7 @@ def test_the_positive_control_learns_mixed_noise(monkeypatch, tmp_path):
     objects = mixed.true_objects(corpus.pictures)
     tokens = torch.from_numpy(corpus.tokens.astype(np.int64))
     steps = mixed.fine_tune(model, latents, tokens, objects, 0.05, batch=4)
+    assert mixed.fine_tune(model, latents, tokens, objects, 0, batch=2, most=3) == 3
     assert steps > 0 and not torch.equal(before, model.unet.conv_in.weight)
     hooks = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not hooks and not any(p.requires_grad for p in model.unet.parameters())
