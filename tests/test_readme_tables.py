@@ -144,3 +144,15 @@ def test_methods_beside_each_other_are_told_from_their_rows():
     assert f"correction {right['beside'][0]['method']} (" in tables.alignment(of_run)
     right["means"]["sync"]["value"] += 0.25
     assert tables.alignment(of_run) != before
+
+
+def test_levelled_norms_cost_what_was_asked():
+    """Operations and memory at most 1.02 of the host's norms', time's lower end at most 1.05."""
+    of_run = report("norm_cost")
+    assert "tiny" not in of_run["network"] and [*of_run["sizes"]] == ["64x64", "96x64"]
+    for size in of_run["sizes"].values():
+        assert size["operations_ratio"] <= 1.02 and size["peak_memory_ratio"] <= 1.02
+        assert size["time_ratio_interval"][0] <= 1.05
+    before = tables.norm_cost(of_run)
+    of_run["sizes"]["64x64"]["peak_memory_ratio"] = 1.5
+    assert "1.500" in tables.norm_cost(of_run) and tables.norm_cost(of_run) != before

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
-from readme_norms import norms  # noqa: E402
+from readme_norms import norm_cost, norms  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -310,6 +310,7 @@ TABLES = {
     "grid": ("repaint-grid.json", grid),
     "distortion": ("distortion.json", distortion),
     "norms": ("norms.json", norms),
+    "norm_cost": ("overhead-norms.json", norm_cost),
     "guidance": ("guidance.json", guidance),
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
