@@ -60,7 +60,8 @@ class MaskSource(Protocol):
 
 def binary_masks(maps: Tensor, threshold: float = 1.0) -> Tensor:
     """1[A >= threshold * spatial mean of A] for maps [..., gh, gw]; bool, same shape."""
-    return maps >= threshold * maps.mean(dim=(-2, -1), keepdim=True)
+    mean = maps.mean(dim=(-2, -1), keepdim=True)
+    return maps >= (mean if threshold == 1 else threshold * mean)
 
 
 def soft_masks(maps: Tensor, threshold: float = 1.0, width: float = SOFT_WIDTH) -> Tensor:
@@ -95,6 +96,8 @@ def curvature_levels(
     """
     _check_objects(masks, object_curvatures)
     table = curvature_table(object_curvatures)
+    if len(set(object_curvatures)) == len(table) == 1:  # the same for all, as by default
+        return masks.any(dim=1).long(), table
     levels = torch.zeros(masks[:, 0].shape, dtype=torch.long, device=masks.device)
     for o, k in enumerate(object_curvatures):
         if k > 0:
@@ -167,7 +170,7 @@ class DynamicMasks:
     """
 
     ready = False
-    marked: Tensor | None = None  # [B] bool, whether any pixel was object in any step so far
+    marked: Tensor | None = None  # [B] bool, any pixel was object so far; None: not in question
 
     def __init__(
         self,
@@ -192,8 +195,9 @@ class DynamicMasks:
         if self.smoothing > 0:
             maps = self._smoothed(maps)
         steering = steer(maps, self.object_curvatures, self.threshold, self.soft)
-        marked = (steering.levels > 0).flatten(1).any(1)
-        self.marked = marked if self.marked is None else self.marked | marked
+        if self.threshold > 1:  # else some pixel always is
+            marked = (steering.levels > 0).flatten(1).any(1)
+            self.marked = marked if self.marked is None else self.marked | marked
         return steering
 
     def _smoothed(self, maps: Tensor) -> Tensor:

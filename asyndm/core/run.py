@@ -208,6 +208,7 @@ class Director:
             x.device,
             self.patch,
             None if self.profile is None else self.profile.kappas(scale),
+            self.timestep,
         )
         self.history = History() if self.record else None
         while self.clock.step < 0:  # the authors' advance from the virtual timestep 1001
@@ -270,7 +271,8 @@ class Director:
     def raise_noise(self, gamma: float) -> PixelTime:
         """Before the network call that is due: every pixel at (1 + gamma) times its noise level."""
         time = self.call.pixel_time
-        self._tell(replace(time, sigma_table=time.sigma_table * (1 + gamma)))
+        raised = time.sigma_table * (1 + gamma)
+        self._tell(replace(time, sigma_table=raised, timestep_table=None))
         return self.call.pixel_time
 
     @contextmanager
@@ -343,8 +345,10 @@ class Director:
 
     def _tell(self, time: PixelTime | None) -> None:
         self.call.pixel_time = time
-        self.call.timestep_table = None if time is None else self.timestep(time.sigma_table)
-        self.call.text_timestep = None
+        self.call.timestep_table = self.call.text_timestep = None
+        if time is not None:
+            told = time.timestep_table
+            self.call.timestep_table = self.timestep(time.sigma_table) if told is None else told
         if time is not None and self.text_timestep == "objects" and not time.uniform:
             self.call.text_timestep = self._mean_of_objects(time)
 

@@ -21,10 +21,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from asyndm.core.count_tables import CountTables, row_of, rows_of
 from asyndm.core.grids import Size, cells_under, read_at, resample
 from asyndm.core.parametrisation import wide_float
 from asyndm.core.settings import CURVES, LEARNED, ORIGINS
@@ -71,6 +73,7 @@ class PixelTime:
         size: (H, W) of the latents.
         patch: side of the squares of latent pixels that a transformer makes one token of, and that
             therefore share one noise level; 1 = a U-Net's pixels.
+        timestep_table: [R] what the network is told of those rows, where that is known already.
     """
 
     sigma_table: Tensor
@@ -78,6 +81,7 @@ class PixelTime:
     clock_table: Tensor
     size: Size
     patch: int = 1
+    timestep_table: Tensor | None = None
 
     @property
     def uniform(self) -> bool:
@@ -149,7 +153,11 @@ class PixelTime:
         return PixelTime(table.flatten(), index, clocks.flatten(), self.size, self.patch)
 
     def sigma_map(self) -> Tensor:
-        """Noise level of every latent pixel, [B, 1, H, W] float32."""
+        """Noise level of every latent pixel, [B, 1, H, W] float32. Nobody may write to it."""
+        return self._sigma_map
+
+    @cached_property
+    def _sigma_map(self) -> Tensor:
         return self.sigma_table[self.index_at(*self.size)][:, None]
 
     def clock_map(self) -> Tensor:
@@ -193,6 +201,8 @@ class PixelClock:
             (at their timestep 1001), and `step` starts at -1, so one more `advance` is due.
         device: of the state.
         patch: as in :class:`PixelTime`.
+        timestep: noise levels [R] -> the network's timesteps [R], each from its own level alone;
+            None = :attr:`PixelTime.timestep_table` is left to whoever asks.
     """
 
     def __init__(
@@ -207,6 +217,7 @@ class PixelClock:
         device: torch.device | str = "cpu",
         patch: int = 1,
         rates: Sequence[float] | None = None,
+        timestep: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if curve not in (*CURVES, LEARNED):
             raise ValueError(f"curve: {curve!r} is unknown; choose one of {', '.join(CURVES)}.")
@@ -230,8 +241,11 @@ class PixelClock:
         self._rates = rates
         self._most = 0.0  # no exposure of the learned curve lies above it
         if curve == "quadratic":
-            shape = (len(self.curvatures), batch, *self.grid)
+            kinds = len(self.curvatures)
+            shape = (kinds, batch, *self.grid)
             self._counts = torch.zeros(shape, dtype=torch.long, device=self.device)
+            self._ranks = torch.arange(1, kinds + 1, device=self.device).view(-1, 1, 1, 1)
+            self._tables = CountTables(scale, self.curvatures, self.start, self.device, timestep)
         else:
             self._distance = self._full(float(self.total))
         # Row j is curvature j - 1; row 0 is the background, whose curvature never counts.
@@ -260,8 +274,7 @@ class PixelClock:
         if steering.weight is not None and self._counts is not None:
             self._distance, self._counts = self._counted_distance(), None
         if self._counts is not None:
-            ranks = torch.arange(1, len(self.curvatures) + 1, device=self.device)
-            self._counts = self._counts + (levels == ranks.view(-1, 1, 1, 1))
+            self._counts = self._counts + (levels == self._ranks)
         else:
             weight = (levels > 0).to(self._dtype)
             if steering.weight is not None:
@@ -307,37 +320,20 @@ class PixelClock:
             return self._by_exposure()
         if self._counts is None:
             return self._per_cell(self.scale.intervals - self._distance)
-        table = self._count_table()
-        if table is None:
+        kinds, cells = len(self.curvatures), max(self.batch * self.grid[0] * self.grid[1], 1)
+        if rows_of(self.step - self.start, kinds) > cells:  # one row a cell is fewer
             return self._per_cell(self.scale.intervals - self._counted_distance())
-        clock, index = table
-        sigma = self.scale.at(clock).float()
-        # Made on the CPU in float64 (some devices have none); a copy to the device need not wait.
-        return PixelTime(self._send(sigma), index, self._send(clock), self.size, self.patch)
-
-    def _count_table(self) -> tuple[Tensor, Tensor] | None:
-        """(clocks [R] on the CPU, index [B, gh, gw]), or None if one row a cell is fewer."""
-        advances = self.step - self.start
-        kinds = len(self.curvatures)
-        rows = math.comb(advances + kinds, kinds) if kinds <= 2 else math.inf
-        if rows > max(self.batch * self.grid[0] * self.grid[1], 1):
-            return None
-        left = self.scale.intervals - self.step
-        if kinds == 0:
-            counts = torch.zeros(1, 0, dtype=torch.float64)
-            index = torch.zeros(self.batch, *self.grid, dtype=torch.long, device=self.device)
-        elif kinds == 1:
-            counts = torch.arange(advances + 1, dtype=torch.float64)[:, None]
-            index = self._counts[0]
+        sigma, clock, timestep = self._tables.at(self.step)
+        if kinds:
+            index = row_of(self._counts)
         else:
-            # Row a * (a + 1) / 2 + b for a steps as object in all, b of them at the second level.
-            both, second = torch.tril_indices(advances + 1, advances + 1).double()
-            counts = torch.stack([both - second, second], dim=1)
-            total = self._counts.sum(dim=0)
-            index = torch.div(total * (total + 1), 2, rounding_mode="floor") + self._counts[1]
-        k = torch.tensor(self.curvatures, dtype=torch.float64)
-        exposure = counts @ k / max(self.total, 1)
-        return (self.step - left * exposure).clamp(self.start, self.step), index
+            index = torch.zeros(self.batch, *self.grid, dtype=torch.long, device=self.device)
+        return PixelTime(sigma, index, clock, self.size, self.patch, timestep)
+
+    def forget_timesteps(self) -> None:
+        """The network has another rule for its timesteps from here on."""
+        if self.curve == "quadratic":
+            self._tables.forget()
 
     def _by_exposure(self) -> PixelTime:
         """The learned curve's: a row a cell where those are few, else :data:`EXPOSURES` of them.

@@ -310,6 +310,8 @@ class HostRun(Guided, ABC):
         now = (self.wrapper(), network, self.checkpoint(), self.call, self.reads, self.guide)
         if self._to is not None and all(a is b for a, b in zip(self._to, now)):
             return
+        if self._to is not None and self.director.clock is not None:
+            self.director.clock.forget_timesteps()  # the network to come may round otherwise
         self._detach()
         self.check_model()
         stack = ExitStack()

@@ -65,6 +65,7 @@ class AttentionCapture:
         self._pending: dict[nn.Module, dict[str, Tensor]] = {}
         self._inside: dict[nn.Module, Size] = {}
         self._left = 1  # layers to be read in the running forward
+        self._divisor: tuple[list, Tensor] | None = None  # counts, and the same on the device
         self._reset()
 
     def aim(self, columns: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
@@ -211,8 +212,6 @@ class AttentionCapture:
             self._read_pile()
             self._pile, self._kind, self._weight = Pile(q, k, heads, self._left), kind, weight
         self._pile.add(q, k)
-        if self._pile.full:
-            self._read_pile()
 
     def _read_pile(self) -> None:
         """Add the maps of the layers put aside."""
@@ -222,7 +221,7 @@ class AttentionCapture:
             return
         *_, height, width, images, _ = kind
         with no_autocast(weight.device):
-            shares = pile.shares() @ weight
+            shares = torch.bmm(pile.shares(), weight)
         self._add(shares, images, (height, width))
 
     def _add(self, shares: Tensor, images: tuple[int, ...], size: Size) -> None:
@@ -230,9 +229,13 @@ class AttentionCapture:
         maps = shares.transpose(1, 2).unflatten(-1, size)
         if size != self._grid:
             maps = F.interpolate(maps, self._grid, mode="bilinear", align_corners=False)
+        whole = images == tuple(range(self.batch))
+        if self._sum is None and whole:
+            self._sum = maps.contiguous()
+            return
         if self._sum is None:
             self._sum = maps.new_zeros(self.batch, maps.shape[1], *self._grid)
-        if images == tuple(range(self.batch)):
+        if whole:
             self._sum += maps
         else:
             for row, image in enumerate(images):
@@ -253,9 +256,10 @@ class AttentionCapture:
         self._read_pile()
         if self._sum is None:
             raise NothingSeen("No cross-attention was seen since the masks were last read.")
-        counts = torch.tensor(self._counts, dtype=torch.float32)
-        counts = counts.to(self._sum.device, non_blocking=True)
-        maps = self._sum / counts[:, :, None, None]  # 0 / 0 = NaN: nothing to say
+        if self._divisor is None or self._divisor[0] != self._counts:
+            counts = torch.tensor(self._counts, dtype=torch.float32)[:, :, None, None]
+            self._divisor = (self._counts, counts.to(self._sum.device, non_blocking=True))
+        maps = self._sum / self._divisor[1]  # 0 / 0 = NaN: nothing to say
         self._reset()
         if self.encoders > 1:  # one may see far more of every word than another
             maps = maps / maps.mean(dim=(-2, -1), keepdim=True)

@@ -39,6 +39,8 @@ class DiffusersHooks(UNetHooks):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
+        self._zeros: dict[tuple, Tensor] = {}  # of the running forward, as is the next
+        self._active: dict[nn.Module, Tensor] = {}  # the table behind a block's activation
         super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
         config = getattr(unet, "config", None)
@@ -103,13 +105,21 @@ class DiffusersHooks(UNetHooks):
             self._time = module.forward(sinusoids, condition[:, None])
 
     def _silence(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        return None if self.field is None else torch.zeros_like(output)
+        if self.field is None:
+            return None
+        kind = (output.shape, output.dtype, output.device)
+        if kind not in self._zeros:
+            self._zeros[kind] = torch.zeros_like(output)
+        return self._zeros[kind]
 
     def _project(self, block: nn.Module, like: Tensor) -> Tensor:
         """The block's time features at every pixel of ``like``: [rows, C or 2C, h, w]."""
         table = self.join(self.field)
         if not getattr(block, "skip_time_act", False):
-            table = block.nonlinearity(table)
+            active = block.nonlinearity  # mostly one function for all blocks
+            if active not in self._active:
+                self._active[active] = active(table)
+            table = self._active[active]
         values = block.time_emb_proj.forward(table).to(like.dtype)
         return self.field.spread(values, *like.shape[-2:])
 
@@ -118,6 +128,11 @@ class DiffusersHooks(UNetHooks):
             return None if self.field is None else output + self._project(block, output)
 
         return hook
+
+    def _forget(self) -> None:
+        self._zeros.clear()
+        self._active.clear()
+        super()._forget()
 
     def _scale_shift(self, block: nn.Module) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:

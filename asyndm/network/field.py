@@ -42,10 +42,13 @@ class TimestepField:
         self._pixel_time = dataclasses.replace(pixel_time, index=pixel_time.index.to(device))
         self._levels = self._pixel_time  # with the numbering of `timesteps`, also after `join`
         self.image = self._image = image.to(device)
+        self._first = images[0]
         self.each = 0  # timesteps of each image, after `few`
         self.table: Tensor | None = None  # [R, E], or [rows * N, E] after `join`
         self._width = 0  # table rows of one network row; 0 = all network rows share the table
+        self._starts: Tensor | None = None  # the first of them, [rows, 1, 1]
         self._index: dict[tuple[int, int], Tensor] = {}
+        self._flat: dict[tuple[int, int], Tensor] = {}
 
     def few(self, most: int) -> TimestepField:
         """At most so many timesteps an image, evenly spaced between its lowest and its highest.
@@ -98,24 +101,28 @@ class TimestepField:
             else:
                 time = time + part
         self._width = time.shape[1]
+        starts = torch.arange(self.rows, device=time.device) * self._width
+        self._starts = starts.view(-1, 1, 1)
         self.table = time.flatten(0, 1)
 
     def spread(self, values: Tensor, height: int, width: int) -> Tensor:
         """Table values [len(table), C] at every pixel: [rows, C, height, width].
 
-        The result may be an expanded view; nobody may write to it.
+        Where all rows or all pixels agree there is one of them, to be broadcast: the blocks add
+        and multiply, and for an expanded view a fast GPU would wait as for any other operator.
         """
         if self.uniform:
-            return values[:, :, None, None].expand(self.rows, -1, height, width)
+            return values[:, :, None, None]
         index = self.rows_at(height, width)
         # Selecting from [C, table] leaves each channel's pixels side by side as the features have
         # them; it takes a third of the time of values[index] followed by a permutation.
         channels = values.t()
         if channels.device.type == "cpu":
             channels = channels.contiguous()
-        pixels = channels.index_select(1, index.flatten())
-        pixels = pixels.view(values.shape[1], *index.shape).transpose(0, 1)
-        return pixels.expand(self.rows, -1, -1, -1)
+        pixels = channels.index_select(1, self._flat[height, width])
+        if len(index) == 1:
+            return pixels.view(1, -1, height, width)
+        return pixels.view(-1, *index.shape).transpose(0, 1)
 
     def places(self, height: int, width: int) -> Places:
         """The timesteps of every pixel of a resolution, in few numbers."""
@@ -155,13 +162,12 @@ class TimestepField:
                 first = torch.arange(len(index), device=index.device) * self.each
                 index = index + first.view(-1, 1, 1)
             if self._width:
-                first = torch.arange(self.rows, device=index.device) * self._width
-                index = index[self._image] + first.view(-1, 1, 1)
+                index = index[self._image] + self._starts
             elif self._one_image:
-                index = index[self._image[:1]]
+                index = index if len(index) == 1 else index[self._first : self._first + 1]
             else:
                 index = index[self._image]
-            self._index[size] = index
+            self._index[size], self._flat[size] = index, index.flatten()
         return self._index[size]
 
 

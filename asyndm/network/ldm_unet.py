@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,11 +33,16 @@ def timestep_embedding(timesteps: Tensor, width: int, max_period: float = 10000.
 
     Frequencies fall from 1 towards 1 / max_period; an odd width ends in a column of zeros.
     """
-    half = width // 2
-    steps = torch.arange(half, dtype=torch.float32, device=timesteps.device)
-    angles = timesteps.float()[:, None] * torch.exp(-math.log(max_period) * steps / half)
+    angles = timesteps.float()[:, None] * _frequencies(width // 2, max_period, timesteps.device)
     embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
-    return nn.functional.pad(embedding, (0, width % 2))
+    return nn.functional.pad(embedding, (0, 1)) if width % 2 else embedding
+
+
+@lru_cache(maxsize=16)
+def _frequencies(half: int, max_period: float, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # a tensor made inside could never be trained through
+        steps = torch.arange(half, dtype=torch.float32, device=device)
+        return torch.exp(-math.log(max_period) * steps / half)
 
 
 class LdmHooks(UNetHooks):

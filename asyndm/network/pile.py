@@ -28,37 +28,48 @@ class Pile:
         self.heads, self.count = heads, 0
         logits = 4 * q.shape[0] * heads * q.shape[1] * k.shape[1]
         self.room = max(1, min(most, LOGITS_BYTES // logits))
-        self._q, self._k = (
-            torch.empty(self.room, *x.shape, dtype=torch.float32, device=x.device) for x in (q, k)
-        )
-
-    @property
-    def full(self) -> bool:
-        return self.count == self.room
+        # Both in one copy a layer, and in the network's precision until they are multiplied.
+        pixels, dtype = q.shape[1], torch.promote_types(q.dtype, k.dtype)
+        shape = (self.room, q.shape[0], pixels + k.shape[1], q.shape[2])
+        made = torch.empty(shape, dtype=dtype, device=q.device)
+        self._slots = made.unbind()
+        by_head = made.unflatten(-1, (heads, -1)).transpose(2, 3)  # [room, n, heads, both, d]
+        self._by_head = by_head[..., :pixels, :], by_head[..., pixels:, :]
+        self._total: Tensor | None = None
 
     def add(self, q: Tensor, k: Tensor) -> None:
         """Put one layer aside."""
-        self._q[self.count].copy_(q)
-        self._k[self.count].copy_(k)
+        with torch.no_grad():
+            torch.cat([q, k], dim=1, out=self._slots[self.count])
         self.count += 1
+        if self.count == self.room:
+            self._compute()
 
     def shares(self) -> Tensor:
         """Sum over the layers of softmax(q k^T / sqrt(d)), mean over heads: [n, pixels, tokens]."""
-        with no_autocast(self._q.device):  # hosts run the network under it
-            q, k = (
-                x[: self.count].unflatten(-1, (self.heads, -1)).transpose(2, 3)
-                for x in (self._q, self._k)
-            )
-            q = q * q.shape[-1] ** -0.5
-            # Head by head where a layer alone is too large: a transformer's at 1024x1024.
-            logits = 4 * q.shape[0] * q.shape[1] * q.shape[3] * k.shape[3]
-            some, total = max(1, LOGITS_BYTES // max(logits, 1)), None
+        self._compute()
+        return self._total / self.heads
+
+    def _compute(self) -> None:
+        """Add what was put aside to the sum over layers and heads."""
+        if not self.count:
+            return
+        q, k = (x if self.count == self.room else x[: self.count] for x in self._by_head)
+        self.count = 0
+        layers, n, _, pixels, width = q.shape
+        # Head by head where a layer alone is too large: a transformer's at 1024x1024.
+        some = max(1, LOGITS_BYTES // max(4 * layers * n * pixels * k.shape[3], 1))
+        with no_autocast(q.device):  # hosts run the network under it
             for first in range(0, self.heads, some):
-                heads = slice(first, first + some)
-                shares = (q[:, :, heads] @ k[:, :, heads].transpose(-1, -2)).softmax(dim=-1)
-                part = shares.sum(dim=2).sum(dim=0)
-                total = part if total is None else total + part
-            return total / self.heads
+                part = (q, k)
+                if some < self.heads:
+                    part = (x[:, :, first : first + some] for x in (q, k))
+                # One product for all layers, images and heads.
+                queries, keys = (x.flatten(0, 2).float() for x in part)
+                logits = torch.bmm(queries, (keys * width**-0.5).transpose(1, 2))
+                shares = logits.softmax(dim=-1).view(layers, n, -1, pixels, k.shape[3])
+                total = shares.sum(dim=(0, 2))
+                self._total = total if self._total is None else self._total + total
 
 
 def joint_shares(q: Tensor, text: Tensor, image: Tensor, heads: int, weight: Tensor) -> Tensor:
