@@ -17,7 +17,7 @@ from asyndm.hosts import detect, infotext, taken, webui, xyz
 from asyndm.page import preview
 from asyndm.page.chips import asking_button, wire_chips
 from asyndm.page.controls import LATER, POSITIONAL, WEBUI_FIELDS, build_controls
-from asyndm.page.gradio_shim import mask_canvas, mask_parts, with_js
+from asyndm.page.gradio_shim import box_that_follows, mask_canvas, mask_parts, with_js
 from asyndm.page.networks import watch_network
 
 # All of this now: the extension's folder can be imported from only while its scripts load.
@@ -31,6 +31,7 @@ if HOST.samplers is not None:
     USER.folder, USER.frozen = shims.presets_place()
     PROFILES.folder = shims.profiles_place()
 
+FILE = "asyndm_script.py"
 PAINTING = (
     "Paint over the object, or load a mask (white or opaque = object). In inpaint, where nothing "
     "is painted here, the inpaint mask is used; else what both cover."
@@ -41,6 +42,7 @@ class AsynDMScript(scripts.Script):
     """AsynDM in txt2img and img2img."""
 
     prompt = styles = None  # the host's components
+    drawn = None  # the controls
     job = None  # a weak reference to the job at work
 
     def title(self):
@@ -55,7 +57,13 @@ class AsynDMScript(scripts.Script):
             with gr.Accordion(webui.TITLE, open=False, elem_id=prefix):
                 gr.Markdown(HOST.problem)
             return []
-        with InputAccordion(False, label=webui.TITLE, elem_id=prefix) as enabled:
+        kept = None
+        if self.drawn is None:  # the page; the API draws the controls once more for its defaults
+            tab = prefix.partition("_")[0]
+            kept = shims.kept_tick(FILE, tab, webui.TITLE)
+        with InputAccordion(bool(kept), label=webui.TITLE, elem_id=prefix) as enabled:
+            if kept is not None:
+                box_that_follows(enabled, FILE, label=webui.TITLE, elem_id=f"{prefix}_kept")
             if HOST.lacks:
                 gr.Markdown("\n\n".join(HOST.lacks), elem_id=f"{prefix}_lacks")
             controls = build_controls(

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra 'studio'")
 
+import gradio as gr  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import settings as effort  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -147,7 +148,28 @@ def test_nothing_breaks_the_page(monkeypatch):
     for values in ((None, None, None), (3, [], {}), ("a cat", "", "[1]"), ("", "", "{")):
         assert chips.chips_html(*values).startswith('<div class="asyndm-chips"')
     monkeypatch.setattr(chips, "plain_prompt", lambda text: 1 / 0)
-    assert chips.chips_html("a cat", "").count("<button") == 0
+    bar = chips.chips_html("a cat", "")
+    assert bar.count("<button") == 0 and bar.count("<p") == 1 and chips.BROKEN in bar
+
+
+def answer_of(styled):
+    """What the page shows of a prompt, the words and a style, by the event that is wired."""
+    with gr.Blocks(analytics_enabled=False) as page:
+        boxes = [gr.Textbox() for _ in range(4)]
+        chips.wire_chips(chips.asking_button("x"), gr.HTML(), *boxes, styled)
+    (event,) = page.fns if isinstance(page.fns, list) else page.fns.values()
+    return event.fn(PROMPT, "", "", ["rainy"])
+
+
+def test_styles_that_cannot_be_applied_are_one_line_and_the_chips_stay(caplog):
+    def refuse(prompt, names):
+        raise KeyError(names[0])
+
+    bar = answer_of(refuse)
+    assert bar.count("<button") == 4 and bar.count("<p") == 1
+    assert html.escape(chips.UNSTYLED) in bar and "rainy" in caplog.text
+    styled = answer_of(lambda prompt, names: f"{prompt} and a horse")
+    assert styled.count("<button") == 5 and "<p" not in styled
 
 
 @effort(max_examples=300, deadline=None)
@@ -203,6 +225,7 @@ def test_every_line_of_the_chips_is_translated():
         path = Path(__file__).parents[1] / "localizations" / f"{language}.json"
         words = json.loads(path.read_text("utf-8"))
         lines = {chips.GROUP, chips.PASTED, chips.EDITED, chips.MISSING}
+        lines |= {chips.UNSTYLED, chips.BROKEN}
         assert lines | {chips.PICKED, chips.FOUND, chips.OTHER, order_graph.TITLE} <= set(words)
 
 

@@ -152,6 +152,12 @@ def test_styles_belong_to_the_prompt():
     assert found.of("a shark beside a bike", "") is None
 
 
+def test_styles_that_cannot_be_applied_stop_no_paste(caplog):
+    made = parameters("found=shark", **{"Styles array": ["night"]})
+    found = infotext.pasted_found(made, lambda prompt, names: names["night"])
+    assert texts(found.of("a shark beside a bike", "")) == ["shark"] and "night" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["objects=shark", "mask_source=given", "colour=red", "objects=;"])
 def test_written_words_painted_masks_and_foreign_lines_find_nothing(text):
     assert not infotext.pasted_found({infotext.KEY: text + "; found=bike", "Prompt": 3})

@@ -88,7 +88,12 @@ def test_the_entry_for_the_index_has_its_keys_and_tags():
     assert ("OWNER" in entry["url"]) == ("holds `OWNER`" in readme)
     assert entry["tags"] and set(entry["tags"]) <= TAGS - {"installed", "localization"}
     assert len(entry["tags"]) == len(set(entry["tags"]))
-    assert 20 < len(entry["description"]) < 300 and "\n" not in entry["description"]
+    told = entry["description"]
+    assert 20 < len(told) < 300 and "\n" not in told
+    # what it runs on, and nothing that README's measurements do not show
+    families = ("SD 1, 2, XL, 3, 3.5", "Flux", "Chroma", "Flux.2", "Z-Image", "Qwen-Image", "Anima")
+    assert all(name in told for name in families)
+    assert not re.search(r"better|faithful|improve|quality", told)
 
 
 def test_metadata_names_nothing_it_needs_and_an_order_for_any_folder():

@@ -172,7 +172,10 @@ def pasted_found(
         prompts[str(hires)] = told.get(FOUND_HIRES, first)
     styles = parameters.get("Styles array")
     if styled is not None and styles:
-        prompts = {styled(text, styles): words for text, words in prompts.items()}
+        try:
+            prompts = {styled(text, styles): words for text, words in prompts.items()}
+        except Exception:  # the host's, or of an extension that changed it: a paste goes on
+            log.exception("AsynDM: the host's styles %r", styles)
     return Found({mark(text, settings.objects): words for text, words in prompts.items()})
 
 

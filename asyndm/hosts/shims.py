@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,31 @@ def presets_place() -> tuple[Path, str]:
     frozen = getattr(shared.cmd_opts, "freeze_settings", False)
     why = "the WebUI's settings are frozen (--freeze-settings); nothing is saved." if frozen else ""
     return Path(shared.data_path) / "asyndm-presets", why
+
+
+def kept_tick(file: str, tab: str, label: str) -> bool | None:
+    """Whether the user's own defaults (Settings > Defaults) tick a script's accordion.
+
+    None where the host keeps that itself. Forge main keeps no accordion: it looks for one by
+    comparing types with ``InputAccordion``, which is a function there.
+
+    Args:
+        file: name of the script's file.
+        tab: "txt2img" or "img2img".
+        label: of the accordion.
+    """
+    try:
+        from modules import ui_loadsave
+    except ImportError:
+        return None
+    kinds = [getattr(ui_loadsave, f"InputAccordion{end}", None) for end in ("", "Impl")]
+    if any(map(inspect.isclass, kinds)) or not any(kinds):
+        return None
+    try:
+        kept = json.loads(Path(shared.cmd_opts.ui_config_file).read_text("utf-8"))
+        return kept.get(f"customscript/{file}/{tab}/{label}/value") is True
+    except (AttributeError, OSError, ValueError):  # the host says so itself
+        return False
 
 
 def profiles_place() -> Path:

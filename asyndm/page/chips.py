@@ -36,6 +36,8 @@ MISSING, PICKED, FOUND, OTHER = (
     "not an object",
 )
 EDITED = "The prompt is not the pasted one any more: objects are found anew."
+UNSTYLED = "The styles could not be applied (see the log): these are the prompt's own words."
+BROKEN = "The words of the prompt cannot be shown (see the log)."
 # Of one letter, or of a kind that is nobody's object but no stop word of the choice either.
 _SKIP = frozenset(
     """
@@ -178,12 +180,12 @@ def _written(word: ObjectWord) -> str:
 
 
 def chips_html(prompt: str, objects: str, found: object = "") -> str:
-    """The bar of chips, and lines below it. Never raises: whatever fails leaves it empty."""
+    """The bar of chips, and lines below it. Never raises: what fails is one line, and no chip."""
     try:
         return _chips_html(str(prompt or "")[:LONGEST_PROMPT], str(objects or ""), found)
     except Exception:
         log.exception("AsynDM: the chips of a prompt")
-        return _bar([], "", "")
+        return _bar([], "", _line(BROKEN, "missing"))
 
 
 def _chips_html(prompt: str, objects: str, found: object) -> str:
@@ -255,11 +257,13 @@ def wire_chips(
     """
 
     def answer(prompt: str, objects: str, found: str, names: Any = None) -> str:
+        whole, line = prompt, ""
         try:
             whole = styled(prompt, names) if styled is not None and names else prompt
-        except Exception:
-            whole = prompt
-        return chips_html(whole, objects, found)
+        except Exception:  # the host's, or of an extension that changed it
+            log.exception("AsynDM: the host's styles %r", names)
+            line = _line(UNSTYLED, "missing")
+        return chips_html(whole, objects, found) + line
 
     inputs = [prompt, objects, found, *([styles] if styles is not None else [])]
     quiet_each_time(ask.click, fn=answer, inputs=inputs, outputs=place)

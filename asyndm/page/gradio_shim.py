@@ -81,6 +81,19 @@ def with_js(listener: Any, js: str, **kwargs: Any) -> Any:
     return listener(**{"js" if GRADIO_4 else "_js": js}, **kwargs)
 
 
+def box_that_follows(accordion: Any, file: str, **kwargs: Any) -> gr.Checkbox:
+    """A tick box that nobody sees, with the accordion's tick: some hosts keep no other default.
+
+    Args:
+        accordion: the host's InputAccordion.
+        file: name of the script's file, for the host's key.
+    """
+    box = gr.Checkbox(accordion.value, visible=False, **kwargs)
+    box.custom_script_source = file
+    with_js(accordion.change, "ticked => ticked", fn=None, inputs=[accordion], outputs=[box])
+    return box
+
+
 def canvas(size: int, **kwargs: Any) -> gr.components.Component:
     """An empty square to paint on; :func:`painted` reads its value."""
     if GRADIO_4:
