@@ -1,4 +1,4 @@
-"""Settings > Defaults in a host that keeps no accordion (Forge main compares types with a function).
+"""Settings > Defaults in a host that keeps no accordion: Forge main compares types with a function.
 
 It keeps plain tick boxes, by tab and label; by a look-alike, written anew. The stand-in only.
 """
@@ -83,7 +83,7 @@ def test_what_the_user_kept_is_there_after_the_next_start(start):
         assert not drawn(script, tab)[1].value
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"%s": "yes"}' % KEY.format("txt2img")])
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({KEY.format("txt2img"): "yes"})])
 def test_a_file_that_cannot_be_read_ticks_nothing(start, text):
     script = start(accordion_of_forge, text)["txt2img"]
     assert not drawn(script, "txt2img")[1].value

@@ -19,6 +19,7 @@ from works import (
     Table,
     asked,
     difference,
+    fitted,
     made_of,
     numbers,
     own_rows,
@@ -87,15 +88,21 @@ def test_a_job_of_the_host(host, bare, kept, number):
     row = rows()[number]
     for cell in CELLS:
         table.tell(row[0], cell, "not run")
-    job = asked(host.api, row)
-    if job is None:
+    if asked(host.api, row) is None:
         pytest.skip(f"{row[0]}: nobody has said how it is run")
     assert str(bare[f"{number} row"]) == row[0], "rows have other numbers without the extension"
     if f"{number} failed" in bare:
         for cell in CELLS:
             table.tell(row[0], cell, "fails without AsynDM")
         pytest.skip(f"{row[0]}: fails without AsynDM")
-    made = {}
+    before = [bare[f"{number} {i}"] for i in range(int(bare[f"{number} count"]))]
+    with fitted(host, row):
+        measure(host, row, table, before)
+
+
+def measure(host, row, table, before):
+    """The cells of one row; ``before``: the images of a host without the extension."""
+    job, made = asked(host.api, row), {}
     for cell, settings in zip(CELLS, ({}, K, {**K, "show_masks": True})):
         function, more = asked(host.api, row, **settings)
         try:
@@ -103,7 +110,6 @@ def test_a_job_of_the_host(host, bare, kept, number):
         except Exception as error:
             table.tell(row[0], cell, f"wrong: {type(error).__name__}")
             raise
-    before = [bare[f"{number} {i}"] for i in range(int(bare[f"{number} count"]))]
     plain, ticked, masks = (made[cell].images for cell in CELLS)
     inside = "script_name" in job[1]
     kept = masks if inside else beside(masks, ticked)
@@ -167,7 +173,8 @@ def main() -> None:
             continue
         images[f"{number} row"] = np.array(row[0])
         try:
-            made = made_of(host, *job).images
+            with fitted(host, row):
+                made = made_of(host, *job).images
         except Exception as error:  # the host's own fault
             images[f"{number} failed"] = np.array(f"{type(error).__name__}: {error}"[:100])
             continue

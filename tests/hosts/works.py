@@ -16,7 +16,8 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
 # folder is named by ASYNDM_SETTINGS='{"ad_extra_models_dir": ..., "ad_script_names":
 # "asyndm_script"}'.
 ADETAILER = {"ad_model": "tiny-face.pt", "ad_confidence": 0, "ad_mask_k": 1}
+SCENE = "a picture of the scene"
 # What of the arguments of those scripts is set, from the first on.
 VALUES: dict[str, list[Any]] = {
     "controlnet": [{"enabled": True, "module": "reference_only", "image": None}],
@@ -81,12 +83,16 @@ VALUES: dict[str, list[Any]] = {
     # Acts only where the network is two or four times as wide as at its top: ASYNDM_CHECKPOINTS.
     "forge_freeu": [True, 1.5, 1.6, 0.9, 0.2],
     "!adetailer": [True, False, ADETAILER],
+    "compile": ["dynamic"],
+    "image_stitch": [True, [SCENE], 0],
 }
+# The network a script acts on, where the checkpoint's is not of that kind: see neo_models.py.
+NETWORKS = {"image_stitch": "flux2"}
 # A setting that a user put beside the prompt (Settings > Settings in UI), for Extra options.
 EXTRA = {f"extra_options_{tab}": ["eta_ancestral"] for tab in ("txt2img", "img2img")}
 # What makes the same picture as without it: a comment is taken out, memory is spared.
 SAME = ("comments", "forge_never_oom")
-REFUSED = ("forge_multidiffusion",)  # one clear line, and the image of the unticked box
+REFUSED = ("forge_multidiffusion", "compile")  # one clear line, and the image of the unticked box
 DROPPED = {"x_values_dropdown": [], "y_values_dropdown": [], "z_values_dropdown": []}
 # What else people run: kind of job, what is added to the request.
 OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -205,6 +211,10 @@ def _sent(value: Any) -> Any:
 
     if value == OTHER_MODEL:
         return _other_model()
+    if value == SCENE:
+        return _encoded(scene())
+    if isinstance(value, list):
+        return [_sent(each) for each in value]
     if isinstance(value, dict) and value.get("image", "") is None:
         return {**value, "image": _encoded(scene())}
     return value
@@ -238,6 +248,43 @@ def soft_inpainting() -> dict[str, Any] | None:
 
 def _source(script: Any) -> str:
     return Path(script.filename).read_text("utf-8")
+
+
+@contextmanager
+def fitted(host: Any, row: tuple[str, str, str]) -> Iterator[None]:
+    """The host as the row's script wants it, and afterwards as it was.
+
+    Neo's torch.compile script leaves the network compiled; here the compiler is torch's ``eager``,
+    which needs no other one on the machine. Its script of reference images acts on networks that
+    are told of them; its loader names those by their files.
+    """
+    file = row[2]
+    if file == "compile":
+        import torch
+
+        own = torch.compile
+        torch.compile = lambda network, **_: own(network, backend="eager")
+        try:
+            yield
+        finally:
+            torch.compile = own
+            for script in runner_of(row[1]).alwayson_scripts:
+                if stem(script) == file:
+                    script._remove_compile_wrapper(host.root())
+            vars(host.root()).pop("apply_model", None)
+    elif file in NETWORKS:
+        from backend.args import dynamic_args
+        from flow_models import lent
+
+        with lent(host, NETWORKS[file]):
+            dynamic_args.klein = True
+            try:
+                yield
+            finally:
+                dynamic_args.klein = False
+                dynamic_args.ref_latents.clear()
+    else:
+        yield
 
 
 def version(made: Any) -> str:
