@@ -27,6 +27,7 @@ if HOST.samplers is not None:
 
     from asyndm.hosts import chosen, measuring, saving, shims
     from asyndm.hosts.hosted import on_cfg_denoiser
+    from asyndm.hosts.telling import refuse
 
     USER.folder, USER.frozen = shims.presets_place()
     PROFILES.folder = shims.profiles_place()
@@ -126,6 +127,15 @@ class AsynDMScript(scripts.Script):
         p.__dict__.pop(webui.ATTRIBUTE, None)  # an X/Y/Z cell copies the last cell's
         if measuring.active(p):
             return  # its pictures are the host's own
+        try:
+            self._plan(p, arguments)
+        except Exception as error:  # the host would log it and go on, as if nothing was ticked
+            plan = webui.Plan(None)
+            setattr(p, webui.ATTRIBUTE, plan)
+            refuse(p, plan, error)
+
+    def _plan(self, p, arguments):
+        """What is asked of the job, on the job."""
         shared, keys = p.extra_generation_params, (*infotext.KEYS, *taken.KEYS)
         axes = getattr(p, xyz.ATTRIBUTE, None)
         parts = mask_parts(shims.painting_canvas())
@@ -143,6 +153,10 @@ class AsynDMScript(scripts.Script):
             plan.outer = self.job() if self.job else None
         setattr(p, webui.ATTRIBUTE, plan)
         webui.inside_script(plan, shims.running_script(p))
+        if plan.on and plan.settings.adetailer and not (webui.is_inner(p) or shims.detailed(p)):
+            plan.notes.append(
+                "AsynDM: adetailer: no pass of it is in this job; nothing is changed."
+            )
         unread = infotext.unread_of(plan.settings) if plan.on else ""
         if unread:
             plan.notes.append(f"AsynDM: {unread}")

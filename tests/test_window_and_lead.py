@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from asyndm.core.masks import CallableMasks, GivenMasks
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import FIRST_STEPS, ORIGINS, Settings, SettingsError
 from asyndm.core.sigma_scale import SigmaScale
 from asyndm.core.sigmas import make_sigmas
+from asyndm.core.window import steering_steps
 
 EVERYWHERE = torch.ones(1, 1, dtype=torch.bool)
 
@@ -38,6 +39,25 @@ def test_exposure_grows_inside_the_window_alone(n, start, length, k):
     for i, clock in enumerate(clocks(director, make_sigmas("uniform", n + 1, parametrisation))):
         exposure = k / n * len(range(first, min(i, last)))
         assert clock == pytest.approx(n - (n - i) * (1 + exposure), abs=1e-9)
+
+
+@given(
+    st.integers(1, 12), st.floats(0, 1), st.floats(0.01, 1),
+    st.sampled_from(FIRST_STEPS), st.sampled_from(ORIGINS), st.booleans(),
+)  # fmt: skip
+def test_the_steps_that_steer_are_those_that_move_a_clock(n, start, length, first, origin, ready):
+    end = min(1.0, start + length)
+    settings = Settings(start=min(start, end - 0.01), end=end, first_step=first, origin=origin)
+    parametrisation = PARAMETRISATIONS["eps"]
+    sigmas = make_sigmas("uniform", n + 1, parametrisation)
+
+    def moved(k: float) -> list[float]:
+        here = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+        source = GivenMasks(EVERYWHERE, k) if ready else CallableMasks(lambda i, x: here, [k])
+        return clocks(Director.from_settings(settings, parametrisation, source), sigmas)
+
+    differ = moved(0.7) != pytest.approx(moved(1e-12), abs=1e-9)
+    assert bool(steering_steps(settings, n, ready)) == differ
 
 
 def test_a_window_must_have_a_beginning_and_an_end():

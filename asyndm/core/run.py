@@ -23,6 +23,7 @@ from asyndm.core.rules.base import Between, euler_step
 from asyndm.core.schedule import PixelClock, PixelTime, Steering
 from asyndm.core.settings import CURVES, FIRST_STEPS, LEARNED, Settings, SettingsError
 from asyndm.core.sigma_scale import SigmaScale
+from asyndm.core.window import window_of
 
 
 @dataclass
@@ -329,10 +330,7 @@ class Director:
 
     def _steering(self, i: int) -> Steering:
         """What moves the clocks out of step i: the mask read before, inside the window."""
-        intervals = self.clock.scale.intervals
-        start, end = (round(part * intervals) for part in self.window)
-        # Nothing moves behind the last call, but a picture of its mask is still of interest.
-        end = intervals + 1 if self.window[1] == 1 else max(end, start + 1)
+        start, end = window_of(self.window, self.clock.scale.intervals)
         if start <= i < end:
             return self._pending
         return Steering(torch.zeros_like(self._pending.levels), present=self._pending.present)

@@ -8,7 +8,6 @@ prediction. How a host is entered there is told by its own file.
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
@@ -25,7 +24,7 @@ from asyndm.core.painted import curvatures_of, given_masks
 from asyndm.core.parametrisation import Parametrisation
 from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import Settings
 from asyndm.core.words import listed
 from asyndm.hosts import noise, shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
@@ -38,15 +37,11 @@ from asyndm.hosts.painted import in_this_pass, one_mask
 from asyndm.hosts.prompts import PromptWords, Tokens, is_hires, words_of
 from asyndm.hosts.reel import Reel
 from asyndm.hosts.regions import Laid, lay
-from asyndm.hosts.steps import PatientMasks, StepWatch
+from asyndm.hosts.steps import PatientMasks, StepWatch, nothing_steers
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
-from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, patch_of
-
-log = logging.getLogger("asyndm")
+from asyndm.network import AttentionCapture, attach, patch_of
 
 RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
-# Their messages are written for the user.
-_SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, IndexError)
 
 
 def sample(kind: type[HostRun], job: SamplingCall | TimestepCall) -> Tensor:
@@ -66,9 +61,6 @@ def sample(kind: type[HostRun], job: SamplingCall | TimestepCall) -> Tensor:
     except Exception as error:
         if job.denoiser.step != first:
             raise  # the latents are at mixed noise levels: nothing else can finish them
-        if not isinstance(error, _SAYS_IT):  # a host that changed, another extension, our own bug
-            log.exception("AsynDM: what failed before the first step")
-            error = RuntimeError(f"{type(error).__name__}: {error or 'no message'} (see the log).")
         refuse(p, plan, error, pass_of(p))
         return job.run_twin()
 
@@ -213,14 +205,12 @@ class HostRun(Guided, ABC):
             named = listed(self.words.unmatched) or "none found"
             self.telling.note(f"no object word is in the prompt ({named}).", synchronous=True)
             return False
-        calls = len(self.job.sigmas) - 1
-        least = 3 if self.settings.origin == "host" else 2
-        if calls < least and not led:
-            self.telling.note(
-                f"steps: {calls} cannot be asynchronous; at least {least} are needed.",
-                synchronous=True,
-            )
-            return False
+        ready = self.settings.mask_source != "dynamic" or self.settings.clock == "concave"
+        ready = ready or self.regions is not None
+        if why := nothing_steers(self.settings, len(self.job.sigmas) - 1, ready):
+            self.telling.note(why, synchronous=not led)
+            if not led:
+                return False
         concave = self.settings.clock == "concave" and not self.curvatures
         return led or any(
             k > 0 for k in ([self.settings.curvature] if concave else self.curvatures)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +32,8 @@ from asyndm.network import UnsupportedNetwork
 from asyndm.network.context_claim import sentence
 from asyndm.network.context_map import ContextMeter, grid_levels
 from asyndm.network.predicting import union_of
+
+log = logging.getLogger("asyndm")
 
 TITLE = "AsynDM: measure this checkpoint"
 ATTRIBUTE = "asyndm_measurement"  # on the processing object
@@ -146,7 +149,7 @@ def _sample(kind: type, measurement: Measurement, call: SamplingCall) -> Tensor:
 
 def _tell(measurement: Measurement, error: Exception) -> None:
     if not isinstance(error, (SettingsError, UnsupportedNetwork)):
-        hosted.log.exception("AsynDM: what failed while measuring")
+        log.exception("AsynDM: what failed while measuring")
     text = " ".join(str(error).split()) or type(error).__name__
     measurement.problem = text if text.endswith(".") else text + "."
 

@@ -14,10 +14,10 @@ from asyndm.core.rules import REGISTRY
 from asyndm.core.run import NetworkCall
 from asyndm.hosts import faces, hosted, infotext, webui
 from asyndm.hosts.calls import SamplingCall
-from asyndm.hosts.telling import refuse
+from asyndm.hosts.telling import pass_of, refuse
 from asyndm.hosts.timesteps import timestep_call
 from asyndm.hosts.transformers import take_flow_preset
-from asyndm.network import UnsupportedNetwork, attach
+from asyndm.network import attach
 
 _OURS = "asyndm"  # on a function of ours that stands in for the host's
 _FORMS = {"sigmas", "timesteps"}  # what a function we know how to call takes
@@ -100,15 +100,18 @@ class HostSamplers:
         """
         if webui.is_plain(plan.settings):
             return
+        names = ("sampler_name", "hr_sampler_name")
+        kept = {name: getattr(p, name) for name in names if hasattr(p, name)}
         try:
-            network = self.run.network_of(p.sd_model)
-            attach(network, NetworkCall())
-        except Exception as error:  # a host that changed must not end a job
-            if not isinstance(error, UnsupportedNetwork):
-                hosted.log.exception("AsynDM: what failed when the job began")
+            self._choose(p, plan)
+        except Exception as error:  # the host would log it and go on, as if nothing was ticked
+            vars(p).update(kept)
             refuse(p, plan, error)
             plan.settings = None
-            return
+
+    def _choose(self, p: Any, plan: webui.Plan) -> None:
+        network = self.run.network_of(p.sd_model)
+        attach(network, NetworkCall())
         if take_flow_preset(plan, network):
             key, always = infotext.KEY, plan.taken.always
             p.extra_generation_params[key] = infotext.to_text(plan.settings, always=always)
@@ -128,6 +131,12 @@ class HostSamplers:
         """Before a sampling call of a job that is on: our function in a sampler that is a twin."""
         if webui.is_plain(plan.settings):
             return
+        try:
+            self._take_over(p, plan)
+        except Exception as error:  # as in choose(); the sampler is still the host's
+            refuse(p, plan, error, pass_of(p))
+
+    def _take_over(self, p: Any, plan: webui.Plan) -> None:
         name, own = p.sampler.config.name, getattr(p.sampler, "func", None)
         if not faces.is_twin(name) or getattr(own, _OURS, False):
             return

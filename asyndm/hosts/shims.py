@@ -176,6 +176,15 @@ def running_script(p: Any) -> str:
     return str(scripts[chosen - 1].title())
 
 
+def detailed(p: Any) -> bool:
+    """Whether ADetailer works on a job's images, as far as its script's arguments tell."""
+    for script in getattr(getattr(p, "scripts", None), "alwayson_scripts", None) or []:
+        if script.title() == "ADetailer":
+            arguments = list(p.script_args[script.args_from : script.args_to])
+            return bool(arguments) and arguments[0] is not False
+    return False
+
+
 def cond_batch() -> Callable[..., tuple[Tensor, Tensor]] | None:
     """(model, cond, uncond, x, sigma, options) -> D of both, in Forge's family; None elsewhere."""
     for name in ("backend.sampling.sampling_function", "ldm_patched.modules.samplers"):

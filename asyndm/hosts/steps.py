@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from asyndm.core.masks import DynamicMasks, NothingSeen
 from asyndm.core.schedule import Steering
+from asyndm.core.settings import Settings
+from asyndm.core.window import steering_steps
 from asyndm.network import UnsupportedNetwork
 
 # What Forge Neo's torch.compile leaves on the model whose ``apply_model`` it wraps; the network is
@@ -62,6 +64,22 @@ def check_caches(network: nn.Module, options: dict[str, Any] | None = None) -> N
                 f"a step cache ({known}) leaves out network calls, so that masks cannot be read: "
                 "switch it off."
             )
+
+
+def nothing_steers(settings: Settings, calls: int, ready: bool) -> str:
+    """Why no mask could move a clock in a run, in one line; "" where one can.
+
+    Args:
+        calls: of the network, in the host's list.
+        ready: the mask is known before the first call.
+    """
+    least = 3 if settings.origin == "host" else 2
+    if calls < least:
+        return f"steps: {calls} cannot be asynchronous by a mask; at least {least} are needed."
+    if steering_steps(settings, calls - 1, ready):
+        return ""
+    names = [name for name in ("first_step", "start", "end") if name in settings.changed()]
+    return f"{', '.join(names)}: of {calls} steps none is left in which a mask steers."
 
 
 def _name(function: Any) -> str:

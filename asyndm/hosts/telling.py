@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
+from asyndm.core.settings import SettingsError
 from asyndm.core.words import listed
 from asyndm.hosts import infotext, webui
 from asyndm.hosts.prompts import PromptWords, is_hires, written_prompts
 from asyndm.hosts.regions import Laid
 from asyndm.hosts.taken import ByImage
+from asyndm.network import RowsMismatch, TokensMismatch, UnsupportedNetwork
+
+log = logging.getLogger("asyndm")
+# Their messages are written for the user.
+_SAYS_IT = (SettingsError, UnsupportedNetwork, RowsMismatch, TokensMismatch)
 
 
 def pass_of(p: Any) -> str:
@@ -37,7 +44,11 @@ def skipped(p: Any, plan: webui.Plan) -> bool:
 
 def refuse(p: Any, plan: webui.Plan, error: Exception, where: str = "") -> None:
     """Tell the user, in one line, why an image (or a pass of it) stays synchronous."""
-    say(p, plan, _one_line(error), where, synchronous=True)
+    text = error
+    if not isinstance(error, _SAYS_IT):  # a host that changed, another extension, our own bug
+        log.error("AsynDM: what failed before the first step", exc_info=error)
+        text = f"{type(error).__name__}: {error or 'no message'} (see the log)."
+    say(p, plan, _one_line(text), where, synchronous=True)
 
 
 def say(p: Any, plan: webui.Plan, text: str, where: str = "", synchronous: bool = False) -> None:
@@ -46,7 +57,7 @@ def say(p: Any, plan: webui.Plan, text: str, where: str = "", synchronous: bool 
     webui.note(p, plan, f"{where}{': ' if where else ''}{text}{end}")
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | str) -> str:
     text = " ".join(str(error).split())
     return text if text.endswith(".") else text + "."
 

@@ -3,12 +3,13 @@
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import grid_for
 from asyndm.network.diffusers_dit import packed_size
-from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.errors import RowsMismatch, TokensMismatch, UnsupportedNetwork
 from asyndm.network.families import attach, is_transformer, patch_of, tells_text
 
 __all__ = [
     "AttentionCapture",
     "RowsMismatch",
+    "TokensMismatch",
     "UnsupportedNetwork",
     "attach",
     "grid_for",

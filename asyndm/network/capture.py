@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from asyndm.core.grids import Size
 from asyndm.core.masks import NothingSeen
 from asyndm.network.cross import CrossLayer, grid_for
-from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
+from asyndm.network.errors import RowsMismatch, TokensMismatch, UnsupportedNetwork
 from asyndm.network.pile import Pile, joint_shares, no_autocast
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ class AttentionCapture:
         Raises:
             UnsupportedNetwork: the queries are not one a pixel (token merging), or the rows not
                 the network's (regional prompts).
-            IndexError: a word's position lies beyond the tokens.
+            TokensMismatch: a word's position lies beyond the tokens.
         """
         if q.shape[1] != height * width:
             raise UnsupportedNetwork(
@@ -335,7 +335,7 @@ class AttentionCapture:
         for place, row in enumerate(chosen):
             for number, columns in enumerate(self._slots[rows.images[row]][rows.parts[row]]):
                 if any(not 0 <= column < tokens for column in columns):
-                    raise IndexError(
+                    raise TokensMismatch(
                         f"A word's token position ({max(columns)}) lies beyond the {tokens} tokens "
                         "the network was given."
                     )

@@ -9,3 +9,7 @@ class UnsupportedNetwork(RuntimeError):
 
 class RowsMismatch(RuntimeError):
     """What the host set for a network call does not describe the batch the network was given."""
+
+
+class TokensMismatch(IndexError):
+    """A word's place is none of the tokens that the network was given."""

@@ -47,6 +47,38 @@ def test_a_compiled_network_is_one_line_and_a_synchronous_image(host, traces, sa
     assert note.count("The image is synchronous.") == 1
 
 
+@pytest.mark.parametrize(
+    ("module", "name", "sampler", "error"),
+    [
+        ("infotext", "to_text", "Euler a", KeyError()),  # the plan is made
+        ("samplers", "attach", "Euler a", IndexError("list index\nout of range")),  # a job begins
+        ("faces", "face_for", "PLMS", KeyError("PLMS")),  # a sampler is chosen in its place
+        ("samplers.HostSamplers", "_function", "UniPC", TypeError()),  # its function is exchanged
+        ("hosted", "attach", "UniPC", IndexError("list index out of range")),  # sampling begins
+    ],
+)
+def test_whatever_fails_before_the_first_call_is_one_line_and_the_image(
+    host, traces, monkeypatch, caplog, module, name, sampler, error
+):
+    from modules import sd_samplers
+
+    if sampler not in sd_samplers.all_samplers_map:
+        pytest.skip(f"this host has no {sampler}")
+
+    def fail(*given, **named):
+        raise error
+
+    plain = make(host, "txt2img", sampler_name=sampler)
+    monkeypatch.setattr(f"asyndm.hosts.{module}.{name}", fail)
+    made = make(host, "txt2img", sampler_name=sampler, **ticked(curvature=0.8))
+    assert np.array_equal(plain.images[0], made.images[0])
+    assert made.info["sampler_name"] == sampler
+    said = made.parameters["AsynDM note"]
+    assert type(error).__name__ in said and "(see the log)" in said and "\n" not in said
+    assert said.count("The image is synchronous.") == 1
+    assert [r for r in caplog.records if r.name == "asyndm" and r.exc_info]  # and there it is
+
+
 def test_a_failure_in_the_hosts_callback_is_not_swallowed(host, traces):
     """The host logs what a callback raises and goes on: half a run would be a broken image."""
     from asyndm.hosts.hosted import HostRun

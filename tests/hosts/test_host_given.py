@@ -135,6 +135,9 @@ def test_only_in_the_hires_pass(host, traces):
         ({"mask_grow": 4}, "mask_grow: only a painted mask"),
         ({"mask_source": "given"}, "nothing is painted"),
         ({"mask_source": "fixed", "smoothing": 0.5}, "smoothing: this mask stays"),
+        ({"start": 0.99}, "start: of 5 steps none is left"),
+        ({"first_step": "background", "end": 0.01}, "first_step, end: of 5 steps none is left"),
+        ({"adetailer": True}, "adetailer: no pass of it is in this job; nothing is changed."),
     ],
 )
 def test_nothing_that_is_set_is_silently_ignored(host, traces, asked, line):

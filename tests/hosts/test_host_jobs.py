@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,6 +197,29 @@ def test_the_mask_is_saved_as_a_plain_picture(host, traces):
     assert not note(again)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "works"),
+    [
+        ([True, False, {"ad_model": "x"}], True),
+        ([{"ad_model": "x"}], True),
+        ([False, False, {}], False),
+        ([], False),
+    ],
+)
+def test_whether_adetailer_is_at_work_in_a_job(host, arguments, works):
+    from asyndm.hosts import shims
+
+    other = SimpleNamespace(title=lambda: "Seed", args_from=0, args_to=1)
+    end = 1 + len(arguments)
+    script = SimpleNamespace(title=lambda: "ADetailer", args_from=1, args_to=end)
+    job = SimpleNamespace(script_args=(True, *arguments))
+    assert not shims.detailed(job)
+    job.scripts = SimpleNamespace(alwayson_scripts=[other])
+    assert not shims.detailed(job)
+    job.scripts.alwayson_scripts.append(script)
+    assert shims.detailed(job) == works
+
+
 class Detailer:
     """What ADetailer does after each image: a job of its own that repaints a region, with a copy
     of the outer job's parameters, and the hooks once more on a copy of the outer job."""
@@ -246,11 +270,12 @@ class Detailer:
 
 
 @pytest.fixture
-def detailer(host):
+def detailer(host, monkeypatch):
     """ADetailer's look-alike in the place of one of the host's steps."""
     if hasattr(host, "folder"):
         pytest.skip("the stand-in's hooks are exchanged; a real host lists its callbacks once")
     kind = type(script_of())
+    monkeypatch.setattr("asyndm.hosts.shims.detailed", lambda p: True)
 
     def install(with_asyndm: bool) -> Detailer:
         made = Detailer(with_asyndm)
