@@ -29,6 +29,7 @@ ON_REAL_PAGE = [
 ]
 PROMPT = "a (red:1.2) cat beside a <b>dog</b> on a sofa"
 VIEWPORT = {"width": 1400, "height": 1500}
+PATIENCE = 600  # seconds for anything a page or a host's start may take on a busy machine
 SHOTS = os.environ.get("ASYNDM_SHOTS")  # a folder for screenshots to look at
 
 
@@ -63,16 +64,16 @@ def served(
         server = subprocess.Popen(list(map(str, command)), cwd=REAL, stdout=log, stderr=log)
     try:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(300):
+        for _ in range(PATIENCE):
             assert server.poll() is None, (data / "log").read_text()[-2000:]
             if "Startup time" in (data / "log").read_text():
                 break
             time.sleep(1)
-        urllib.request.urlopen(address, timeout=30)
+        urllib.request.urlopen(address, timeout=PATIENCE)
         yield address, data
     finally:
         server.send_signal(signal.SIGTERM)
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,11 @@ def tab(browser, url: str, beside=None):
     """A fresh page of a host, in a browser of its own or beside another page in the same one."""
     context = beside.context if beside else browser.new_context(viewport=VIEWPORT)
     page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(f"{error} {error.stack}"))
-    page.goto(url, timeout=120_000)
-    page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
+    page.goto(url)
+    page.wait_for_selector("#txt2img_prompt textarea")
     yield page
     page.close() if beside else context.close()
     assert not [error for error in errors if "asyndm" in error.lower()], errors
@@ -143,7 +145,6 @@ def finished(page, before: str = "", tab: str = "txt2img") -> None:
         "([before, tab]) => { const now = document.querySelector(`#html_info_${tab}`).innerText;"
         " return now.includes('Steps:') && now !== before }",
         arg=[before, tab],
-        timeout=240_000,
     )
     page.locator(f"#{tab}_interrupt").wait_for(state="hidden")
     pictures(page, tab).first.wait_for()

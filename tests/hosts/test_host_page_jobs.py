@@ -94,7 +94,7 @@ def restored(browser, url, cell, others):
         page.locator("#txt2img_interrupt").wait_for(state="visible")
         page.wait_for_timeout(1500)
         page.reload()
-        page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
+        page.wait_for_selector("#txt2img_prompt textarea")
         assert "Steps:" not in info(page)
         button = page.locator("#txt2img_restore_progress")
         button.wait_for(state="visible")

@@ -124,7 +124,6 @@ def test_a_checkpoint_is_measured_in_the_page(browser, url, theme, width):
         page.wait_for_function(
             "says => document.querySelector('#html_log_txt2img').innerText.includes(says)",
             arg=says,
-            timeout=240_000,
         )
         page.wait_for_timeout(1500)
         shoot(page, f"measured-{theme}-{width}")
