@@ -104,6 +104,23 @@ def restored(browser, url, cell, others):
         return [first_picture(page)], version(page)
 
 
+# How many components a button of the page fills at most.
+FILLS = """name => {
+  const {components, dependencies} = window.gradio_config;
+  const button = components.find(c => c.props.elem_id === name).id;
+  const its = dependencies.filter(d => d.targets.flat().includes(button));
+  return Math.max(...its.map(d => d.outputs.length));
+}"""
+
+
+def restores(browser, url) -> bool:
+    """Whether the host's button for it fills what a job fills: Neo 2.26's lacks the video, so that
+    every result but the first goes into the component before its own."""
+    with tab(browser, url) as page:
+        buttons = ("txt2img_generate", "txt2img_restore_progress")
+        return len({page.evaluate(FILLS, name) for name in buttons}) == 1
+
+
 def two_tabs(browser, url, cell, others):
     """One ticked and one not, both at work: each gets its own."""
     with tab(browser, url) as page, tab(browser, url, beside=page) as other:
@@ -132,6 +149,14 @@ def two_tabs(browser, url, cell, others):
 def test_a_job_in_the_page(browser, urls, table, row, job):
     for cell in CELLS:
         table.tell(row, cell, "not run")
+    if job is restored and not restores(browser, urls[1]):
+        with tab(browser, urls[1]) as page:
+            ready(page, "plain", steps=1)
+            generate(page)
+            table.version = version(page)
+        for cell in CELLS:
+            table.tell(row, cell, "fails without AsynDM")
+        pytest.skip("this host's own page does not restore")
     others: dict[str, np.ndarray] = {}
     made = {}
     for cell in CELLS:
