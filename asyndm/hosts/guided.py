@@ -122,8 +122,10 @@ class Guided:
         denoiser, step = self.denoiser, self.denoiser.step
         shown = denoiser.sampler.last_latent
         self.calls, denoiser.step = self.calls - 1, step - 1
+        # On the way down the host guides by its own scale; a hires pass may have another.
+        up = self.scaled(self.scale) if self.guide.passes.upwards else nullcontext()
         try:
-            with shadowed(sd_samplers_common, "store_latent", _not_shown), self.scaled(self.scale):
+            with shadowed(sd_samplers_common, "store_latent", _not_shown), up:
                 yield
         finally:
             self.calls, denoiser.step = self.calls + 1, step

@@ -47,6 +47,8 @@ class _Denoiser(torch.nn.Module):
             x, image_cond, sigma, state.sampling_step, state.sampling_steps, text, free, self
         )
         cfg_denoiser_callback(params)
+        if self.p.is_hr_pass:
+            scale = getattr(self.p, "hr_cfg", scale)
         told = self.p.extra_generation_params
         if opts.skip_early_cond and self.step / self.total_steps <= opts.skip_early_cond:
             scale, told["Skip Early CFG"] = 1.0, opts.skip_early_cond
