@@ -156,3 +156,59 @@ def test_levelled_norms_cost_what_was_asked():
     before = tables.norm_cost(of_run)
     of_run["sizes"]["64x64"]["peak_memory_ratio"] = 1.5
     assert "1.500" in tables.norm_cost(of_run) and tables.norm_cost(of_run) != before
+
+
+def timed_guidance() -> dict:
+    """The file with times of all methods but the last."""
+    of_run = report("guidance")
+    of_run |= {"timed": [16, 16], "threads": 1, "device": "cpu", "torch": "2.13.0+cpu"}
+    *first, last = of_run["methods"]
+    for place, name in enumerate(first):
+        for clock, found in of_run["methods"][name].items():
+            ratio = found["operations_ratio"] * (1.06 if clock == "synchronous" else 1.5)
+            found |= {"time_ratio": ratio, "pairs": 3 + place % 2}
+            found["time_ratio_interval"] = [ratio - 0.2, ratio + 0.2]
+    for found in of_run["methods"][last].values():
+        for key in ("time_ratio", "time_ratio_interval", "pairs"):
+            found.pop(key, None)
+    return of_run
+
+
+def test_rivals_show_what_was_timed_and_what_was_not():
+    of_run = timed_guidance()
+    made = tables.guidance(of_run)
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in made.splitlines() if "|" in line]
+    head, table = rows[0], {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
+    assert len(table) == len(of_run["methods"]) and len({len(row) for row in rows}) == 1
+    assert head[3:6] == ["operations, alone and with AsynDM", "time, alone", "time, with AsynDM"]
+    assert table["PAG"]["rows a step"] == "3"
+    assert table["PAG"]["operations, alone and with AsynDM"] == "1.500, 1.500"
+    assert table["PAG"]["time, alone"] == "1.59 (1.39 to 1.79)"
+    assert table["PAG"]["time, with AsynDM"] == "2.25 (2.05 to 2.45)"
+    assert table["Z-Sampling"]["time, alone"] == table["Z-Sampling"]["time, with AsynDM"]
+    assert table["Z-Sampling"]["time, alone"] == "not timed"
+    says = made.splitlines()[-1]
+    assert "3 to 4 pairs" in says and "16x16 latents" in says and "docs/guidance.json" in says
+    assert "a CPU, 1 thread, torch 2.13.0+cpu" in says
+    count = 2 * len(of_run["methods"])
+    assert f"Timed are {count - 2} of {count}; {count // 2 - 1} of their intervals hold" in says
+    named = tables.guidance({"machine": "a lent card", **of_run})
+    assert "(a lent card, 1 thread" in named
+
+
+def test_rivals_without_a_time_have_no_column_of_it():
+    of_run = timed_guidance()
+    for found in of_run["methods"].values():
+        for one in found.values():
+            one.pop("time_ratio", None)
+    made = tables.guidance(of_run)
+    assert "time" not in made.splitlines()[0] and "not timed" not in made
+
+
+def test_a_file_says_what_it_was_measured_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "run.json").write_text(json.dumps({"device": "cpu"}))
+    tables.take(tmp_path / "run.json", "kept", "two cores")
+    kept = json.loads((tmp_path / "docs" / "kept.json").read_text())
+    assert kept == {"machine": "two cores", "device": "cpu"}

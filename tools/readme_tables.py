@@ -2,7 +2,8 @@
 
 ``python tools/readme_tables.py`` writes them into README.md, each between its marks
 ``<!-- measured: NAME -->`` and ``<!-- end -->``; ``--print`` only prints them. A test compares.
-A bench's file is made small by ``--take FILE NAME``: docs/NAME.json, one row a line.
+A bench's file is made small by ``--take FILE NAME``: docs/NAME.json, one row a line; ``--machine``
+adds what it was measured on, where the file does not say.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
+from readme_guidance import guidance  # noqa: E402
 from readme_norms import norm_cost, norms  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
@@ -138,90 +140,6 @@ def distortion(report: dict) -> str:
     return f"{arms(report)}\n\n{says}. Right by way of spoiling: {ways}."
 
 
-# (name, source, how it differs from its paper here, and why) of every method of guidance
-GUIDANCE = {
-    "cfg": (
-        "CFG",
-        "the host's own",
-        "none",
-    ),
-    "s-cfg": (
-        "S-CFG",
-        "[2404.05384](https://arxiv.org/abs/2404.05384)",
-        "any size, not squares alone; attention is spread by (S + 3 S²) / 4, as the "
-        "authors' code does, not their formula; norms are taken of what the network says, "
-        "so that a slow region is not told by its clock; parts of an `AND` share one map of"
-        " regions",
-    ),
-    "seg": (
-        "SEG",
-        "[2408.00760](https://arxiv.org/abs/2408.00760)",
-        "any size: each side has its own kernel; the third prediction is a call of its own",
-    ),
-    "pag": (
-        "PAG",
-        "[2403.17377](https://arxiv.org/abs/2403.17377)",
-        "none: all self-attentions of the middle",
-    ),
-    "tpg": (
-        "TPG",
-        "[2506.10036](https://arxiv.org/abs/2506.10036)",
-        "all blocks on the way down (the authors' pipeline, for SDXL: the last 18 of 24); one order"
-        " a step and block, for all images, so that none depends on its batch",
-    ),
-    "apg": (
-        "APG",
-        "[2410.02416](https://arxiv.org/abs/2410.02416)",
-        "none; defaults: its values for SDXL as others cite them (diffusers: eta 1, no momentum)",
-    ),
-    "cfg++": (
-        "CFG++",
-        "[2406.08070](https://arxiv.org/abs/2406.08070)",
-        "each pixel is renoised at its own level; DPM++ 2M has AsynDM's cap; no negative "
-        "prompt of its own; flow models: renoised with the unconditional *noise*, w = λ (1 "
-        "- s') / (1 - s'/s)",
-    ),
-    "cfg++w": (
-        "CFG++ by weight",
-        "the same",
-        "CFG with w = λ / (1 - σ_down/σ) of the host's own step, for any sampler; one with "
-        "the form above where all pixels share a clock",
-    ),
-    "zigzag": (
-        "Z-Sampling",
-        "[2412.10891](https://arxiv.org/abs/2412.10891)",
-        "the inversion is exact, where the published one is an index off in its own library"
-        " version; zigzags add no noise; w is the host's; g2 = 0 needs no row with the "
-        "prompt (hosts run it all the same: 6 rows)",
-    ),
-}
-
-
-def guidance(report: dict) -> str:
-    """Every method: its rows and cost as counted, and how it differs from its paper."""
-    timed = any("time_ratio" in found["synchronous"] for found in report["methods"].values())
-    rows = []
-    for key, found in report["methods"].items():
-        name, source, differs = GUIDANCE[key]
-        alone, both = found["synchronous"], found["asynchronous"]
-        each = alone["rows"] / report["steps"]
-        cells = [name, source, number(each, 0 if each == int(each) else 1)]
-        cells.append(f"{alone['operations_ratio']:.3f}, {both['operations_ratio']:.3f}")
-        if timed:
-            cells.append(
-                ", ".join(
-                    "{:.3f} ({:.3f} to {:.3f})".format(
-                        one["time_ratio"], *one["time_ratio_interval"]
-                    )
-                    for one in (alone, both)
-                )
-            )
-        rows.append([*cells, differs])
-    head = ["method", "source", "rows a step", "operations, alone and with AsynDM"]
-    head += ["time, the same"] * timed
-    return table([*head, "differs from its paper"], rows)
-
-
 def context(report: dict) -> str:
     """What the map allows to say, and the change above 850 by mask."""
     steps, pictures = report["steps"], report["pictures"]
@@ -333,9 +251,11 @@ def shown(text: str) -> dict[str, str]:
     return {name: block.strip("\n") for name, block in found}
 
 
-def take(path: Path, name: str) -> None:
+def take(path: Path, name: str, machine: str = "") -> None:
     """A bench's file as docs/NAME.json, one row a line."""
     report = json.loads(path.read_text("utf-8"))
+    if machine:
+        report = {"machine": machine, **report}
     for score in report.get("scores", ()):
         score.pop("failures", None)  # they are pictures' own
     if "rows" in report:  # last, as the files have it
@@ -360,9 +280,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true")
     parser.add_argument("--take", nargs=2, metavar=("FILE", "NAME"))
+    parser.add_argument("--machine", default="", metavar="NAME", help="with --take")
     args = parser.parse_args()
     if args.take:
-        take(Path(args.take[0]), args.take[1])
+        take(Path(args.take[0]), args.take[1], args.machine)
     path = ROOT / "README.md"
     text = path.read_text("utf-8")
     for name, block in blocks().items():
