@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from asyndm.core.rows import UNCONDITIONAL
 from asyndm.core.run import NetworkCall
 from asyndm.guidance.base import batched_sum
 
@@ -83,10 +84,13 @@ class RowCounter:
     Args:
         call: tells whose they are.
         batch: pictures.
+
+    Attributes:
+        uncond: there were unconditional ones.
     """
 
     def __init__(self, call: NetworkCall, batch: int) -> None:
-        self.call, self.counts = call, [0] * batch
+        self.call, self.counts, self.uncond = call, [0] * batch, False
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
@@ -97,6 +101,8 @@ class RowCounter:
             hook.remove()
 
     def _saw(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        images: Sequence[int] = () if self.call.rows is None else self.call.rows.images
-        for image in images:
+        if self.call.rows is None:
+            return
+        for image, part in zip(self.call.rows.images, self.call.rows.parts):
             self.counts[image] += 1
+            self.uncond |= part == UNCONDITIONAL

@@ -229,10 +229,16 @@ class ForgeRun(HostRun):
                 stack.enter_context(replaced(options, name, value))
             yield
 
+    def _has_scale_of_its_own(self) -> bool:
+        """A hires pass: the host takes that pass's scale, whatever it is called with."""
+        return getattr(self.p, "is_hr_pass", False) and hasattr(self.p, "hr_cfg")
+
+    def scale_of_pass(self) -> float:
+        return self.p.hr_cfg if self._has_scale_of_its_own() else self.scale
+
     @contextmanager
     def scaled(self, scale: float) -> Iterator[None]:
-        # In the hires pass the host takes its own scale, whatever it is called with.
-        if not getattr(self.p, "is_hr_pass", False) or not hasattr(self.p, "hr_cfg"):
+        if not self._has_scale_of_its_own():
             yield
             return
         with shadowed(self.p, "hr_cfg", scale):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from modules import sd_samplers_common
-from torch import Tensor
+from torch import Tensor, nn
 
 from asyndm.core.masks import GivenMasks, MaskSource
 from asyndm.core.rules.base import Rule
@@ -21,7 +21,7 @@ from asyndm.core.run import Director
 from asyndm.core.settings import Settings
 from asyndm.core.shadow import shadowed
 from asyndm.guidance import Guide, methods
-from asyndm.guidance.measure import Measured
+from asyndm.guidance.measure import Measured, RowCounter
 from asyndm.hosts import infotext
 from asyndm.hosts.frames import flat
 from asyndm.hosts.prompts import is_hires
@@ -34,7 +34,7 @@ class Guided:
     Attributes:
         still: no pixel's clock differs from the host's.
         guided: the settings ask for more than the host's own CFG.
-        guide: of the run in progress; None = the host's own CFG.
+        guide: of the run in progress; None = the host's own CFG, whose rows ``counter`` counts.
         scale: the CFG scale that the call in progress was asked for.
         ran_uncond: the unconditional rows of the step in progress were run.
     """
@@ -42,6 +42,7 @@ class Guided:
     settings: Settings
     still = False
     guide: Guide | None = None
+    counter: RowCounter | None = None
     scale = 1.0
     ran_uncond = False
     base_rows: list[int] | None = None  # of the pass that fixed masks are made from
@@ -59,6 +60,20 @@ class Guided:
     def around_guidance(self) -> AbstractContextManager[None]:
         """The method in the place of the host's CFG, for as long as the block lasts."""
         raise NotImplementedError
+
+    @contextmanager
+    def guiding(self, network: nn.Module) -> Iterator[None]:
+        """The method, or the count of rows where the host's own CFG guides."""
+        if self.guide is not None:
+            with self.guide.watching(network), self.around_guidance():
+                yield
+            return
+        with nullcontext() if self.counter is None else self.counter.watching(network):
+            yield
+
+    def scale_of_pass(self) -> float:
+        """The CFG scale that the host takes in this pass."""
+        return self.scale
 
     def scaled(self, scale: float) -> AbstractContextManager[None]:
         """The host guides by this scale inside the block, whatever it would take else."""
@@ -78,6 +93,7 @@ class Guided:
     def make_guide(self, director: Director) -> None:
         """The guide of the run that ``director`` directs."""
         if not self.guided:
+            self.counter = RowCounter(director.call, self.batch)
             return
         sigmas = self.job.sigmas
         self.guide = Guide(
@@ -135,9 +151,11 @@ class Guided:
 
     def tell_measured(self) -> None:
         """Counted rows and effective guidance, into the parameters of every image."""
-        if self.guide is None:
-            return
-        measured = self.guide.measured()
+        if self.guide is not None:
+            measured = self.guide.measured()
+        else:  # all that CFG adds in any step is along its delta
+            w_eff = float(self.scale_of_pass()) if self.counter.uncond else None
+            measured = [Measured(rows, w_eff) for rows in self.counter.counts]
         if self.base_rows is not None:
             measured = [
                 Measured(one.rows + more, one.w_eff) for one, more in zip(measured, self.base_rows)

@@ -273,8 +273,8 @@ class HostRun(Guided, ABC):
 
     def _denoise(self, x: Tensor, sigma: Tensor, **extra_args: Any) -> Tensor:
         self.latents, step = x, self.denoiser.step
+        self.scale = extra_args["cond_scale"]
         if self.guide is not None:
-            self.scale = extra_args["cond_scale"]
             self.guide.begin_prediction()
         with self.aside() if self.asks_again else self.watch.step():
             denoised = self.job.ask(self.calls, x, sigma, **extra_args)
@@ -307,9 +307,7 @@ class HostRun(Guided, ABC):
         stack = ExitStack()
         try:
             stack.enter_context(self.around_network())
-            if self.guide is not None:
-                stack.enter_context(self.guide.watching(network))
-                stack.enter_context(self.around_guidance())
+            stack.enter_context(self.guiding(network))
             stack.enter_context(self.watch.watching(network))
             reading = self.capture if self.reads else None
             stack.enter_context(attach(network, self.call, reading, norms_for(self)))

@@ -151,11 +151,28 @@ def test_cfgpp_is_the_hosts_cfg_of_another_scale_a_step(host, traces, sampler, e
     assert apart(plain.images[0], exact.images[0]) <= 1
 
 
+@contextmanager
+def rows_seen(host):
+    """The rows of all network calls inside the block, one number a call: counted here."""
+    seen = []
+
+    def see(module, args, kwargs):
+        seen.append(len(args[0] if args else kwargs["x"]))
+
+    hook = host.network().register_forward_pre_hook(see, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
 @pytest.mark.parametrize("name", WAYS)
 def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
     asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat", "cfg_scale": 5}
-    made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name]))
+    with rows_seen(host) as seen:
+        made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name]))
     rows, scale = measured(made)
+    assert rows == sum(seen)
     if name == "z":
         # 2 + 2 + 2, and the last step does not zigzag
         assert (rows, scale) == (6 * (STEPS - 1) + 2, None)
@@ -165,6 +182,21 @@ def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
         plain = make(host, "txt2img", **asked, **ticked(curvature=0.8))
         assert scale is not None and apart(plain.images[0], made.images[0]) > 1
     assert not note(made)
+
+
+@pytest.mark.parametrize("kind", ["txt2img", "hires"])
+def test_plain_guidance_tells_its_rows_and_its_scale(host, traces, kind):
+    """AsynDM with the host's own CFG: what it ran, and the CFG scale of each pass."""
+    asked = {"steps": STEPS, "cfg_scale": 5, "batch_size": 2, "prompt": PROMPTS["AND"]}
+    if kind == "hires" and host.backend != "A1111":
+        asked["hr_cfg"] = 3
+    with rows_seen(host) as seen:
+        made = make(host, kind, **asked, **ticked(curvature=0.8))
+    said = made.info["infotexts"][-1].partition("AsynDM measured: ")[2].strip('"')
+    each = [float(w) for w in re.findall(r"w_eff ([\d.]+)", said)]
+    rows = [int(count) for count in re.findall(r"(\d+) rows", said)]
+    assert sum(rows) == sum(seen) / 2  # of two pictures
+    assert each == ([5.0] if kind == "txt2img" else [5.0, asked.get("hr_cfg", 5.0)])
 
 
 def test_parts_of_a_prompt_are_rows_of_their_own(host, traces):
