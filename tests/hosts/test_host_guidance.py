@@ -298,13 +298,16 @@ def test_kinds_of_jobs(host, traces, name, kind):
     assert np.abs(plain.images[0].astype(int) - made.images[0])[kept].max() <= 6
 
 
+SMALL = {"width": 192, "steps": 3}  # not square; SDXL on a CPU takes its time
+
+
 @pytest.fixture(scope="module", params=["v", "sd2-v", "sdxl"])
 def other(host, request):
     """(what another checkpoint's host keeps, the picture of the unticked box)."""
     if not host.has(request.param):
         pytest.skip(f"no checkpoint {request.param}")
     host.checkpoint(request.param)
-    plain = make(host, "txt2img", width=192)  # hosts leave notes on a model at its first use
+    plain = make(host, "txt2img", **SMALL)  # hosts leave notes on a model at its first use
     yield Traces(host), plain.images[0]
     host.checkpoint("sd1")
 
@@ -312,9 +315,9 @@ def other(host, request):
 @pytest.mark.parametrize("name", SOME if REAL else ["s-cfg"])
 def test_other_models(host, other, name):
     kept, plain = other
-    made = make(host, "txt2img", width=192, **ticked(curvature=0.8, **WAYS[name]))
-    alone = make(host, "txt2img", width=192, **ticked(**ALONE, **WAYS[name]))
-    again = make(host, "txt2img", width=192)
+    made = make(host, "txt2img", **SMALL, **ticked(curvature=0.8, **WAYS[name]))
+    alone = make(host, "txt2img", **SMALL, **ticked(**ALONE, **WAYS[name]))
+    again = make(host, "txt2img", **SMALL)
     kept.check()
     assert not note(made) and not note(alone) and measured(made)[0] == measured(alone)[0] > 0
     assert apart(plain, made.images[0]) > 3 < apart(made.images[0], alone.images[0])
