@@ -48,11 +48,20 @@ CFGPP += [("DPM++ 2M CFG++", "DPM++ 2M", 0.6)]
 
 
 @pytest.mark.parametrize("theirs,ours,scale", CFGPP)
-def test_cfgpp_is_the_hosts_own(host, traces, theirs, ours, scale):
+def test_cfgpp_is_the_hosts_own(host, traces, monkeypatch, theirs, ours, scale):
     """A1111 divides its scale by 12.5; Neo and reForge take it as lambda; Forge main does not
-    read its divisor, so that its lambda is the scale."""
+    read its divisor, so that its lambda is the scale. reForge's ancestral one draws noise that
+    no seed fixes; here it draws the job's."""
     if theirs not in samplers():
         pytest.skip(f"this host has no {theirs}")
+    if theirs == "Euler Ancestral CFG++":
+        import k_diffusion.sampling
+        from ldm_patched.k_diffusion import sampling
+
+        def of_the_job(x, seed=None):
+            return lambda sigma, sigma_next: k_diffusion.sampling.torch.randn_like(x)
+
+        monkeypatch.setattr(sampling, "default_noise_sampler", of_the_job)
     if theirs == "DDIM CFG++" and host.backend != "A1111":
         scale = 0.6
     asked = {"steps": 6, "prompt": "a cat"}
