@@ -36,9 +36,9 @@ def test_pag_is_forges_own(host, traces):
     plain = make(host, "txt2img", **asked)
     theirs = make(host, "txt2img", **asked, alwayson_scripts=own)
     ours = make(host, "txt2img", **asked, **ticked(**ALONE, guidance="pag"))
-    print(f"PAG: {apart(theirs.images[0], ours.images[0])} from ours")
-    assert apart(plain.images[0], theirs.images[0]) > 1
-    assert apart(theirs.images[0], ours.images[0]) <= 1
+    far = apart(plain.images[0], theirs.images[0])
+    print(f"PAG: {apart(theirs.images[0], ours.images[0])} from ours, {far} from CFG")
+    assert apart(theirs.images[0], ours.images[0]) <= 1 < far
 
 
 # (the host's sampler, ours, the host's CFG scale for lambda .6); reForge spells "a" out.
