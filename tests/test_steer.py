@@ -217,8 +217,6 @@ def test_a_scheduler_without_a_form_is_one_line(kind, changes, says, scheduled, 
 
 def test_bad_input_is_one_line(scheduled):
     pipe = scheduled()
-    with pytest.raises(SettingsError, match="norms"):
-        steered(pipe, asyndm.Settings(norms="levelled"))
     with asyndm.steer(pipe, STRONG), pytest.raises(RuntimeError, match="steered already"):
         steered(pipe, STRONG)
     with pytest.raises(UnsupportedNetwork, match="does not know object"):

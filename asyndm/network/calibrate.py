@@ -21,6 +21,9 @@ SEED = 9
 PICTURES = 2  # of a table that a network makes from its own; 16 are hardly better (`bench norms`)
 # What the families' networks call them, where they are given by name.
 _LATENTS, _TIMES = ("x", "sample"), ("timesteps", "timestep")
+# What diffusers' pipelines tell of a ControlNet or an adapter: of the call's own latents.
+_HINTS = ("down_block_additional_residuals", "mid_block_additional_residual",
+          "down_intrablock_additional_residuals")  # fmt: skip
 Report = Callable[[int, int], Any]
 
 
@@ -145,6 +148,7 @@ def _call(
         kwargs |= {name: value for name in names if name in kwargs}
     if isinstance(kwargs.get("control"), dict):  # a ControlNet's: its lists are used up by a call
         kwargs["control"] = None
+    kwargs |= {name: None for name in _HINTS if name in kwargs}
     output = unet.forward(*args, **kwargs)
     if isinstance(output, Tensor):
         return output

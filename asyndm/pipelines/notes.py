@@ -32,6 +32,9 @@ def idle_settings(settings: Settings, pipe: Any, inpaints: bool, painted: bool) 
         if "norms" in changed:
             lines.append("norms: a transformer has no group norms; it changes nothing.")
     else:
+        alike = ("synchronous",) if inpaints else ("synchronous", "concave")
+        if "norms" in changed and settings.clock in alike:
+            lines.append("norms: no pixel's noise level differs here; it changes nothing.")
         lines += [
             f"{n}: it is of transformers; it changes nothing here."
             for n in TRANSFORMER_ONLY

@@ -29,6 +29,7 @@ from asyndm.network import AttentionCapture, RowsMismatch, attach, is_transforme
 from asyndm.pipelines.calls import RowsTold, network_of
 from asyndm.pipelines.guided import Predictions
 from asyndm.pipelines.kept import Kept
+from asyndm.pipelines.levelling import norms_for
 from asyndm.pipelines.schedulers import (
     HostTimesteps,
     Levels,
@@ -60,6 +61,7 @@ class SteeredRun:
         still: no pixel's clock differs from the pipeline's.
         record: keep a film.
         true_scale: of Flux's call, see :func:`~asyndm.pipelines.calls.true_scale`.
+        say: told what a user should know, one line each.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class SteeredRun:
         still: bool = False,
         record: bool = True,
         true_scale: float | None = None,
+        say: Callable[[str], Any] = str,
     ) -> None:
         self.pipe, self.settings, self.batch = pipe, settings, batch
         self.scheduler, self.network = pipe.scheduler, network_of(pipe)
@@ -85,6 +88,9 @@ class SteeredRun:
         self.guide = Guide(settings, self.parametrisation, self.call, batch, 0, still=still)
         self.director: Director | None = None
         self.view = Plain()
+        self._norms = None
+        if settings.norms != "host" and not still and not self.transformer:
+            self._norms = norms_for(self.parametrisation, say)
         self._source, self._capture = source, capture
         self._steered = None if steered is None or all(steered) else torch.tensor(steered)
         self._eta, self._still, self._record = eta, still, record
@@ -238,7 +244,7 @@ class SteeredRun:
         enter(self._rows.watching())
         enter(self._predictions.beginning(network))
         enter(self.guide.watching(network))
-        enter(attach(network, self.call, self._capture))
+        enter(attach(network, self.call, self._capture, self._norms))
         enter(self._predictions.ending(network))
 
     # --- scalings ---

@@ -99,11 +99,6 @@ class _Steering:
         self._lock = threading.Lock()
         self._split = False  # each step of the call has two network calls
         methods.check(settings)
-        if settings.norms != "host" and not is_transformer(network_of(pipe)):
-            raise SettingsError(
-                "norms: levelled norms need a calibration, which steer does not make; use "
-                "norms='host'."
-            )
         self.objects: tuple[ObjectMask, ...] = ()
         self._given_notes: list[str] = []
         if settings.mask_source == "given":
@@ -204,7 +199,7 @@ class _Steering:
 
         run = SteeredRun(
             self.pipe, settings, batch, source, capture if maps is None else None, steered,
-            float(given.get("eta") or 0.0), still, self.film, true,
+            float(given.get("eta") or 0.0), still, self.film, true, result.notes.append,
         )  # fmt: skip
         try:
             with run.running():
