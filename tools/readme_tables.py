@@ -176,7 +176,9 @@ def alignment(report: dict) -> str:
         cells += [level(objects["means"][text], 3), change(beside[1].get(text), 3)]
         w, (paid, guided) = cost["w_eff"], (each.get(text) for each in matched)
         cells.append(f"{paid['against']}: {change(paid, 3)}" if paid else "")
-        off = "" if text not in near or near[text]["reached"] else " (not within 2%)"
+        off = ""
+        if text in near and not near[text]["reached"]:
+            off = f" (off by {near[text]['got'] / near[text]['wanted'] - 1:+.1%})"
         cells.append(f"{guided['against']}: {change(guided, 3)}{off}" if guided else "")
         cells += [f"{cost['rows']:.0f}", "none" if w is None else f"{w:.2f}"]
         rows.append(cells)

@@ -36,7 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "coupling": 1.0,
     "match": ["steps"],
-    "pilot": 192,
+    "pilot": 400,
     "batch": None,
     "threads": None,
     "device": None,

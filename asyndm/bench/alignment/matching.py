@@ -6,9 +6,12 @@ method with a third prediction pays for steps that CFG could have taken.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from asyndm.core.settings import SettingsError
 
@@ -20,7 +23,8 @@ from .store import Store
 
 KINDS = ("steps", "rows", "guidance")
 TOLERANCE = 0.02
-_FIRST = {"rows": 1, "guidance": 12}  # development prompts; doubled while they do not tell
+LEVEL = 0.95
+_FIRST = {"rows": 1, "guidance": 24}  # development prompts; doubled while they do not tell
 
 
 def match(plan: Plan, kinds: list[str], backend: Backend, store: Store, most: int) -> None:
@@ -43,8 +47,10 @@ def match(plan: Plan, kinds: list[str], backend: Backend, store: Store, most: in
             companion, why = _companion(plan, method, kind, records[method.text], each)
             if companion is None:
                 plan.unmatched[f"{method.text} by {kind}"] = why
-            else:
-                plan.companions.setdefault(method.text, {})[kind] = companion
+                continue
+            plan.companions.setdefault(method.text, {})[kind] = companion
+            if kind == "guidance":
+                plan.pilots[method.text] = known(_guided(records[method.text]))
 
 
 def _pilot(
@@ -70,13 +76,31 @@ def _pilot(
     return records
 
 
+def _guided(records: list[dict]) -> list[float]:
+    return [one["w_eff"] for one in records if one["w_eff"] is not None]
+
+
+def known(values: list[float]) -> dict[str, Any]:
+    """How well the mean effective guidance of some prompts tells that of others.
+
+    Returns:
+        ``prompts``: how many; ``w_eff``: the mean; ``error``: half of its 95% interval (Student's),
+        as a share of it, None = one prompt tells none; ``needs``: prompts that would bring the
+        error to the tolerance.
+    """
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return {"prompts": count, "w_eff": mean, "error": None, "needs": None}
+    spread = float(np.std(values, ddof=1)) / max(abs(mean), 1e-9)
+    error = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * spread / math.sqrt(count)
+    needs = math.ceil((stats.norm.ppf((1 + LEVEL) / 2) * spread / TOLERANCE) ** 2)
+    return {"prompts": count, "w_eff": mean, "error": error, "needs": max(needs, 1)}
+
+
 def _told(records: list[dict]) -> bool:
     """Whether the mean effective guidance is known to half the tolerance, with 95%."""
-    values = np.array([one["w_eff"] for one in records if one["w_eff"] is not None])
-    if len(values) < 2:
-        return True
-    error = 1.96 * values.std(ddof=1) / np.sqrt(len(values))
-    return error <= TOLERANCE / 2 * abs(values.mean())
+    values = _guided(records)
+    return len(values) < 2 or known(values)["error"] <= TOLERANCE / 2
 
 
 def _companion(
@@ -85,7 +109,7 @@ def _companion(
     if kind == "guidance":
         if method.zigzags:
             return None, "Z-Sampling's calls are at other latents: it has no effective guidance"
-        values = [one["w_eff"] for one in records if one["w_eff"] is not None]
+        values = _guided(records)
         if not values:
             return None, "no effective guidance was measured"
         w = float(np.mean(values))
@@ -118,3 +142,25 @@ def reached(wanted: float | None, got: float | None) -> bool:
     if wanted is None or got is None:
         return False
     return abs(got - wanted) <= TOLERANCE * abs(wanted)
+
+
+def why_not(wanted: list[float], got: float, pilot: dict[str, Any]) -> str:
+    """How far off CFG's guidance is, and whether these prompts could have shown it nearer.
+
+    Args:
+        wanted: the method's effective guidance, one a prompt of the report.
+        got: CFG's.
+        pilot: what was known of the method's when CFG's was chosen, see :func:`known`.
+    """
+    here = known(wanted)
+    line = f"off by {got / here['w_eff'] - 1:+.1%}; the method's own is {_shown(here)}"
+    if pilot:
+        line += f", and was {_shown(pilot)} in development"
+    if (here["error"] or 0) > TOLERANCE:
+        line += f": it varies so much that 2% takes {here['needs']} prompts of each"
+    return line
+
+
+def _shown(one: dict[str, Any]) -> str:
+    error = "" if one["error"] is None else f" ±{one['error']:.1%}"
+    return f"{one['w_eff']:.3g}{error} on {one['prompts']} prompts"

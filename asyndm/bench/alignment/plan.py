@@ -24,6 +24,7 @@ class Plan:
     Attributes:
         methods: the first is the baseline.
         companions: method -> CFG matched to it, by what ("rows", "guidance").
+        pilots: method -> what development prompts told of its effective guidance.
         prompts, seeds: all methods draw them all; seed numbers from 0.
         same_noise: a seed number is the same noise for all prompts.
         setup, identity: see the backend.
@@ -44,6 +45,7 @@ class Plan:
     same_noise: bool = False
     companions: dict[str, dict[str, Method]] = field(default_factory=dict)
     unmatched: dict[str, str] = field(default_factory=dict)
+    pilots: dict[str, dict[str, Any]] = field(default_factory=dict)
     scores: list[str] = field(default_factory=list)
     family: list[str] = field(default_factory=list)
     named_at: int = 0
@@ -123,6 +125,7 @@ class Plan:
             size = values["setup"].get("size")
             read = finished if values["backend"].startswith("images:") else _read
             values["setup"]["size"] = tuple(size) if size else None
+            values.setdefault("pilots", {})  # of folders from before there were any
             return cls(
                 methods=[read(text) for text in values["methods"]],
                 prompts=[Prompt(**one) for one in values["prompts"]],
@@ -146,4 +149,4 @@ def _read(text: str) -> Method:
 
 
 _PLAIN = ("seeds", "identity", "backend", "same_noise", "unmatched", "scores", "family")
-_PLAIN += ("named_at", "chosen", "source")
+_PLAIN += ("named_at", "chosen", "source", "pilots")

@@ -111,16 +111,19 @@ def _matched(table: Table) -> list[dict[str, Any]]:
     for name, kinds in table.plan.companions.items():
         for kind, companion in kinds.items():
             what = "rows" if kind == "rows" else "w_eff"
-            wanted, got = (
-                float(np.nanmean(table.values(text, lambda k, w=what: table.records[k].get(w))))
+            own, its = (
+                table.values(text, lambda k, w=what: table.records[k].get(w))
                 for text in (name, companion.text)
             )
-            found.append(
-                {
-                    "method": name, "by": kind, "cfg": companion.text, "wanted": wanted,
-                    "got": got, "reached": matching.reached(wanted, got),
-                }
-            )  # fmt: skip
+            wanted, got = float(np.nanmean(own)), float(np.nanmean(its))
+            reached, pilot = matching.reached(wanted, got), table.plan.pilots.get(name, {})
+            one = {"method": name, "by": kind, "cfg": companion.text, "wanted": wanted}
+            one |= {"got": got, "off": got / wanted - 1, "reached": reached, "why": ""}
+            if kind == "guidance":
+                one["pilot"] = pilot
+                if not reached:
+                    one["why"] = matching.why_not([*statistics.by_prompt(own)], got, pilot)
+            found.append(one)
     return found
 
 
