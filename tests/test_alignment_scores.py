@@ -41,6 +41,20 @@ def clip_pixels(image, side=32, middle=lambda odd: odd // 2):
     return (torch.from_numpy(values).permute(2, 0, 1) - mean) / deviation
 
 
+def hps_pixels(image, side=32):
+    """[3, side, side] as HPSv2 does it: the long side, black around the short one."""
+    values = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)
+    height = round(image.height * side / image.width)  # these are wider than high
+    values = torch.nn.functional.interpolate(
+        values[None], (height, side), mode="bicubic", antialias=True
+    )[0]
+    square = torch.zeros(3, side, side)
+    top = (side - height) // 2
+    square[:, top : top + height] = values
+    mean, deviation = (torch.tensor(each)[:, None, None] for each in COLOURS)
+    return (square - mean) / deviation
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     words()
@@ -58,7 +72,8 @@ def test_scores_of_clips_kind(clip, pictures, name):
     with torch.no_grad():
         for image, prompt in zip(pictures, PROMPTS):
             text = model.text_model(**tokenizer(prompt.text, return_tensors="pt")).pooler_output
-            seen = model.vision_model(clip_pixels(image)[None]).pooler_output
+            pixels = hps_pixels(image) if name == "hpsv2" else clip_pixels(image)
+            seen = model.vision_model(pixels[None]).pooler_output
             one, two = model.text_projection(text)[0], model.visual_projection(seen)[0]
             cosine = float(one @ two / one.norm() / two.norm())
             expected.append(cosine * (np.exp(3.0) if name == "pickscore" else 1))
@@ -67,6 +82,84 @@ def test_scores_of_clips_kind(clip, pictures, name):
     same = [PROMPTS[0]] * 2
     assert np.argsort([v.value for v in score.score(pictures, same)]).tolist() in ([0, 1], [1, 0])
     assert score.version()["weights"] and score.direction == 1
+
+
+@pytest.fixture(scope="module")
+def hps(tmp_path_factory):
+    words()
+    return tiny_scores.hps(tmp_path_factory.mktemp("hps") / "hpsv2")
+
+
+def test_hpsv2_by_its_published_layout(hps, pictures):
+    """By the file itself or its folder; open_clip's arithmetic, written out."""
+    from transformers import CLIPTokenizer
+
+    file = hps / "HPS_v2.1_compressed.pt"
+    state = torch.load(file, weights_only=True)["state_dict"]
+    tokenizer = CLIPTokenizer(str(hps / "vocab.json"), str(hps / "merges.txt"))
+    expected = [
+        tiny_scores.hps_by_hand(state, hps_pixels(image), tokenizer(prompt.text).input_ids)
+        for image, prompt in zip(pictures, PROMPTS)
+    ]
+    for where in (hps, file):
+        got = [
+            v.value for v in open_score("hpsv2", Options({"hpsv2": where})).score(pictures, PROMPTS)
+        ]
+        assert got == pytest.approx(expected, abs=1e-5)
+        assert np.argsort(got).tolist() == np.argsort(expected).tolist()
+    clipscore = open_score("clipscore", Options({"clipscore": hps}))  # LAION's are such files, too
+    by_hand = tiny_scores.hps_by_hand(state, clip_pixels(pictures[0]), tokenizer("a dog").input_ids)
+    (value,) = clipscore.score(pictures[:1], PROMPTS[1:])
+    assert value.value == pytest.approx(by_hand, abs=2e-4)
+
+
+def test_a_clip_of_another_kind_is_one_line(hps, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "run"), "w"))
+
+    state = torch.load(hps / "HPS_v2.1_compressed.pt", weights_only=True)["state_dict"]
+    broken = {k: v for k, v in state.items() if "resblocks.1.mlp" not in k}
+    for number, (content, says) in enumerate(
+        [
+            (broken, "does not fit"),
+            ({"a": torch.zeros(1)}, "it is no CLIP"),
+            ({**state, "extra": torch.zeros(1)}, "extra does not fit"),
+            ({"state_dict": Evil()}, "cannot be loaded"),
+            (state, "vocab.json of CLIP's vocabulary is not beside it"),
+        ]
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        torch.save(content, folder / "a.pt")
+        for name in ("vocab.json", "merges.txt") if content is not state else ():
+            (folder / name).write_bytes((hps / name).read_bytes())
+        with pytest.raises(Absent, match=says) as caught:
+            open_score("hpsv2", Options({"hpsv2": folder}))
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_hpsv2_is_open_clips(hps, pictures):
+    """In the environment of requirements/fid.txt."""
+    open_clip = pytest.importorskip("open_clip", reason="requirements/fid.txt")
+    from torchvision.transforms import functional
+
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2}
+    vision = {"image_size": 32, "layers": 2, "width": 128, "patch_size": 8, "mlp_ratio": 2.0}
+    model = open_clip.CLIP(16, vision, {**text, "mlp_ratio": 2.0}).eval()
+    state = torch.load(hps / "HPS_v2.1_compressed.pt", weights_only=True)["state_dict"]
+    model.load_state_dict(state)
+    tokenizer = open_clip.SimpleTokenizer()
+    got = open_score("hpsv2", Options({"hpsv2": hps})).score(pictures, PROMPTS)
+    for image, prompt, value in zip(pictures, PROMPTS, got):
+        small = functional.resize(
+            functional.to_tensor(image), [20, 32], functional.InterpolationMode.BICUBIC
+        )
+        square = functional.normalize(functional.pad(small, [0, 6, 0, 6]), *COLOURS)
+        with torch.no_grad():
+            seen, read, _ = model(square[None], tokenizer([prompt.text]))
+        assert value.value == pytest.approx(float(seen @ read.T), abs=1e-5)
 
 
 def test_imagereward_by_its_published_layout(tmp_path, pictures):

@@ -200,3 +200,85 @@ def image_reward_by_hand(state: dict, pixels: torch.Tensor, ids_: torch.Tensor, 
     for place in (0, 2, 4, 6, 7):
         reward = F.linear(reward, **of(f"mlp.layers.{place}"))
     return (float(reward) - 0.16717362830052426) / 1.0333394966054072
+
+
+# --- HPSv2, in open_clip's own layout ---
+
+HPS_WIDTH, HPS_TEXT = 128, 64
+
+
+def hps(folder: Path) -> Path:
+    """HPSv2's checkpoint by open_clip's names, CLIP's vocabulary beside it; 32x32 pixels."""
+    folder.mkdir(parents=True)
+    (folder / "vocab.json").write_text(json.dumps(ids()), "utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges())]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    torch.manual_seed(5)
+    state: dict[str, torch.Tensor] = {}
+
+    def norm(name: str, width: int) -> None:
+        state[f"{name}.weight"] = 1 + 0.1 * torch.randn(width)
+        state[f"{name}.bias"] = 0.1 * torch.randn(width)
+
+    def linear(name: str, out: int, into: int, dot: str = ".") -> None:
+        state[f"{name}{dot}weight"] = torch.randn(out, into) * into**-0.5
+        state[f"{name}{dot}bias"] = torch.randn(out) * 0.1
+
+    def tower(prefix: str, width: int) -> None:
+        for layer in range(2):
+            block = f"{prefix}transformer.resblocks.{layer}"
+            norm(f"{block}.ln_1", width)
+            norm(f"{block}.ln_2", width)
+            linear(f"{block}.attn.in_proj", 3 * width, width, "_")
+            linear(f"{block}.attn.out_proj", width, width)
+            linear(f"{block}.mlp.c_fc", 2 * width, width)
+            linear(f"{block}.mlp.c_proj", width, 2 * width)
+
+    state["positional_embedding"] = 0.3 * torch.randn(77, HPS_TEXT)
+    state["text_projection"] = torch.randn(HPS_TEXT, 16)
+    state["logit_scale"] = torch.tensor(3.0)
+    state["visual.class_embedding"] = torch.randn(HPS_WIDTH)
+    state["visual.positional_embedding"] = 0.3 * torch.randn(17, HPS_WIDTH)
+    state["visual.proj"] = torch.randn(HPS_WIDTH, 16)
+    state["visual.conv1.weight"] = torch.randn(HPS_WIDTH, 3, 8, 8) * 0.1
+    norm("visual.ln_pre", HPS_WIDTH)
+    tower("visual.", HPS_WIDTH)
+    norm("visual.ln_post", HPS_WIDTH)
+    tower("", HPS_TEXT)
+    state["token_embedding.weight"] = torch.randn(len(ids()), HPS_TEXT)
+    norm("ln_final", HPS_TEXT)
+    torch.save({"epoch": 1, "state_dict": state}, folder / "HPS_v2.1_compressed.pt")
+    return folder
+
+
+def hps_by_hand(state: dict, pixels: torch.Tensor, tokens: list[int]) -> float:
+    """The cosine of a picture [3, 32, 32] in CLIP's colours and a text, as open_clip does it."""
+    F = nn.functional
+
+    def norm(x, name):
+        return F.layer_norm(x, x.shape[-1:], state[f"{name}.weight"], state[f"{name}.bias"])
+
+    def tower(x, prefix, causal):
+        heads = x.shape[-1] // 64
+        for layer in range(2):
+            block = f"{prefix}transformer.resblocks.{layer}"
+            qkv = F.linear(norm(x, f"{block}.ln_1"), state[f"{block}.attn.in_proj_weight"],
+                           state[f"{block}.attn.in_proj_bias"]).chunk(3, -1)  # fmt: skip
+            q, k, v = (each.unflatten(-1, (heads, -1)).transpose(0, 1) for each in qkv)
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            mixed = mixed.transpose(0, 1).flatten(1)
+            x = x + F.linear(mixed, state[f"{block}.attn.out_proj.weight"],
+                             state[f"{block}.attn.out_proj.bias"])  # fmt: skip
+            inner = F.linear(norm(x, f"{block}.ln_2"), state[f"{block}.mlp.c_fc.weight"],
+                             state[f"{block}.mlp.c_fc.bias"])  # fmt: skip
+            x = x + F.linear(F.gelu(inner), state[f"{block}.mlp.c_proj.weight"],
+                             state[f"{block}.mlp.c_proj.bias"])  # fmt: skip
+        return x
+
+    patches = F.conv2d(pixels[None], state["visual.conv1.weight"], stride=8).flatten(2)[0].T
+    x = torch.cat([state["visual.class_embedding"][None], patches])
+    x = norm(x + state["visual.positional_embedding"], "visual.ln_pre")
+    x = norm(tower(x, "visual.", False)[0], "visual.ln_post") @ state["visual.proj"]
+    y = state["token_embedding.weight"][tokens] + state["positional_embedding"][: len(tokens)]
+    y = norm(tower(y, "", True), "ln_final")[-1] @ state["text_projection"]
+    return float(x @ y / x.norm() / y.norm())

@@ -83,7 +83,8 @@ def told(report: dict[str, Any]) -> list[str]:
             if mean is None:
                 continue
             line = f"{text:<34} {score['name']} {mean['value']:.3f}"
-            line += f" [{mean['low']:.3f}, {mean['high']:.3f}]"
+            if mean["low"] is not None:
+                line += f" [{mean['low']:.3f}, {mean['high']:.3f}]"
             if text in differences:
                 one = differences[text]
                 line += f"  {one['value']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from asyndm.core.settings import SettingsError
 
 from .plan import Plan
-from .scores import SCORES, Absent, Options, Score, open_score
+from .scores import SCORES, Absent, Options, Score, SetScore, open_score
 from .store import Lines, Store, key_of, written
 
 
@@ -37,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     score.add_argument("--judge", metavar="URL", help="an OpenAI-compatible server, .../v1")
     score.add_argument("--judge-model", metavar="NAME")
+    score.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FOLDER",
+        help="pictures that fid and kid compare every method's with",
+    )
     score.add_argument("--score-device", default="cpu", metavar="DEVICE")
 
 
@@ -54,7 +64,9 @@ def main(args: argparse.Namespace) -> int:
         plan.scores = list(dict.fromkeys([*args.scores, *plan.scores]))
         plan.save(args.folder)
     asked = args.scores or plan.scores
-    options = Options(_weights(args.weights), args.judge, args.judge_model, args.score_device)
+    options = Options(
+        _weights(args.weights), args.judge, args.judge_model, args.score_device, args.reference
+    )
     store = Store(args.folder)
     store.refresh()
     ran = 0
@@ -65,7 +77,8 @@ def main(args: argparse.Namespace) -> int:
             print(f"asyndm: {error}", file=sys.stderr)
             continue
         score.name = name
-        judged = _judge(score, plan, store)
+        judge = _judge_sets if isinstance(score, SetScore) else _judge
+        judged = judge(score, plan, store)
         ran += judged > 0
     if not ran:
         print("asyndm: scores: none of those asked for could run.", file=sys.stderr)
@@ -87,19 +100,7 @@ def _weights(texts: list[str]) -> dict[str, Path]:
 
 def _judge(score: Score, plan: Plan, store: Store) -> int:
     """Judge a plan's pictures; returns how many have a value."""
-    version = score.version()
-    digest = key_of({"score": score.name, **version})[:12]
-    folder = folder_of(store.folder, score.name)
-    declared = {
-        "name": score.name,
-        "version": version,
-        "hash": digest,
-        "direction": score.direction,
-        "range": [None if abs(end) == float("inf") else end for end in score.range],
-        "rate": score.rate,
-    }
-    written(folder / "score.json", json.dumps(declared, indent=1).encode())
-    lines = Lines(folder / digest)
+    lines = Lines(_declare(score, store))
     values = {line["key"]: line for line in lines.new()}
     todo = [one for one in _pictures(plan, store) if one[0] not in values]
     for start in tqdm(range(0, len(todo), score.batch), desc=score.name, disable=not todo):
@@ -121,6 +122,78 @@ def _judge(score: Score, plan: Plan, store: Store) -> int:
             file=sys.stderr,
         )
     return len(asked & set(values)) - len(none)
+
+
+def _declare(score: Score, store: Store) -> Path:
+    """Say what a score is; returns where its values lie."""
+    version = score.version()
+    digest = key_of({"score": score.name, **version})[:12]
+    folder = folder_of(store.folder, score.name)
+    declared = {
+        "name": score.name,
+        "version": version,
+        "hash": digest,
+        "direction": score.direction,
+        "range": [None if abs(end) == float("inf") else end for end in score.range],
+        "rate": score.rate,
+        "sets": isinstance(score, SetScore),
+    }
+    written(folder / "score.json", json.dumps(declared, indent=1).encode())
+    return folder / digest
+
+
+def _judge_sets(score: SetScore, plan: Plan, store: Store) -> int:
+    """Judge each method's pictures of the prompts that all have drawn; returns how many methods."""
+    from .summary import Table
+
+    where, sets = _declare(score, store), Table(plan, store).sets()
+    lines = Lines(folder_of(store.folder, "features") / key_of(score.version())[:12])
+    known = {line["key"]: line["features"] for line in lines.new()}
+    keys = dict.fromkeys(key for each in sets.values() for key in each)
+
+    def drawn() -> Iterator[tuple[str, Image.Image]]:
+        for key in keys:
+            if key not in known:
+                yield key, _open(store.picture(key))
+
+    def others() -> Iterator[tuple[str, Image.Image]]:
+        for name, image in score.reference():
+            reference.append(f"reference {name}")
+            if reference[-1] not in known:
+                yield reference[-1], image
+
+    reference: list[str] = []
+    for source in (others(), drawn()):
+        with tqdm(desc=f"{score.name}: features", unit="picture") as progress:
+            while batch := list(itertools.islice(source, score.batch)):
+                found = score.features([image for _, image in batch])
+                new = [
+                    {"key": key, "features": base64.b85encode(row.astype("<f4").tobytes()).decode()}
+                    for (key, _), row in zip(batch, found)
+                ]
+                lines.append(new)
+                known |= {line["key"]: line["features"] for line in new}
+                progress.update(len(new))
+
+    def features(names: Iterable[str]) -> np.ndarray:
+        return np.stack([np.frombuffer(base64.b85decode(known[n]), "<f4") for n in names])
+
+    far = features(reference)
+    values = {}
+    for text, each in sets.items():
+        value = score.distance(features(each), far)
+        values[text] = {**asdict(value), "n": len(each), "of": key_of({"keys": each})}
+    written(where / "sets.json", json.dumps(values, indent=1).encode())
+    return len(values)
+
+
+def read_sets(folder: Path, score: str, digest: str) -> dict[str, dict[str, Any]]:
+    """What a score of whole sets gave by method; empty where it never ran."""
+    try:
+        text = (folder_of(folder, score) / digest / "sets.json").read_text("utf-8")
+        return json.loads(text)
+    except (OSError, ValueError):
+        return {}
 
 
 def _pictures(plan: Plan, store: Store) -> Iterator[tuple[str, Any]]:

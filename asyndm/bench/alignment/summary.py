@@ -15,8 +15,8 @@ from asyndm.core.settings import SettingsError
 from . import deviations, matching, statistics
 from .methods import Method
 from .plan import Plan
-from .scoring import read_values
-from .store import Store
+from .scoring import read_sets, read_values
+from .store import Store, key_of
 
 _FAILURES = 60  # kept a score
 _COSTS = ("rows", "seconds", "w_eff", "saturation", "contrast")
@@ -49,6 +49,13 @@ class Table:
         cells = [[of(key) for key in self.keys[method][row]] for row in self.rows]
         return np.array([[math.nan if v is None else float(v) for v in row] for row in cells])
 
+    def sets(self) -> dict[str, list[str]]:
+        """The keys of each method's pictures of these prompts."""
+        return {
+            text: [key for row in self.rows for key in keys[row]]
+            for text, keys in self.keys.items()
+        }
+
 
 def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     """The content of report.json.
@@ -60,12 +67,16 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
     scores, absent = [], []
     for name in plan.scores:
         declared, lines = read_values(store.folder, name)
+        if declared.get("sets"):
+            judged = _set_score(table, declared, store.folder)
+            (scores if judged["means"] else absent).append(judged if judged["means"] else name)
+            continue
         of = {key: line["value"] for key, line in lines.items()}.get
         judged = any(not np.isnan(table.values(method.text, of)).all() for method in plan.drawn)
         if not declared or not judged:
             absent.append(name)
             continue
-        scores.append(_score(table, declared, lines, first=not scores))
+        scores.append(_score(table, declared, lines, not any(s["tested"] for s in scores)))
     return {
         "backend": plan.backend,
         "model": plan.identity,
@@ -160,6 +171,28 @@ def _score(table: Table, declared: dict, lines: dict[str, dict], first: bool) ->
         "task_mean": _task_mean(tasks),
         "freedom": _freedom(table, values, sign),
         "failures": _failures(table, declared, lines),
+        "sets": {},
+    }
+
+
+def _set_score(table: Table, declared: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A score of whole sets: one value a method, where it is of these very pictures."""
+    found = read_sets(folder, declared["name"], declared["hash"])
+    sets = table.sets()
+    mine = {t: v for t, v in found.items() if t in sets and v["of"] == key_of({"keys": sets[t]})}
+    return {
+        **declared,
+        "tested": False,
+        "means": {
+            text: {"value": one["value"], "low": None, "high": None, "spread": None, "n": one["n"]}
+            for text, one in mine.items()
+        },
+        "sets": {text: {"note": one["reason"], **one["parts"]} for text, one in mine.items()},
+        "beside": [],
+        "tasks": {},
+        "task_mean": {},
+        "freedom": [],
+        "failures": [],
     }
 
 
@@ -269,6 +302,8 @@ def choose(plan: Plan, store: Store, score: str, folder: Path) -> dict[str, Any]
             "'bench alignment run --split development'."
         )
     declared, lines = read_values(folder, score)
+    if declared.get("sets"):
+        raise SettingsError(f"choose: {score} judges whole sets; choose by a score of pictures.")
     if not declared or not declared["direction"]:
         why = "no value is there; judge by it first" if not declared else "more of it is not better"
         raise SettingsError(f"choose: {score}: {why}.")

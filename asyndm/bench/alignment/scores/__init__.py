@@ -5,7 +5,7 @@ score = open_score("clipscore", Options(weights={"clipscore": Path("CLIP-ViT-H-1
 score.score([image], [Prompt("a cat", 0)])[0].value
 """
 
-from .base import Absent, Options, Score, Value
+from .base import Absent, Options, Score, SetScore, Value
 from .registry import SCORES, open_score
 
-__all__ = ["SCORES", "Absent", "Options", "Score", "Value", "open_score"]
+__all__ = ["SCORES", "Absent", "Options", "Score", "SetScore", "Value", "open_score"]

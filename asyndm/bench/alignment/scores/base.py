@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from asyndm.core.settings import SettingsError
@@ -43,12 +45,14 @@ class Options:
         weights: name -> folder or file.
         server, model: an OpenAI-compatible server's base URL, and the model to ask.
         device: where models run.
+        reference: a folder of pictures that whole sets are compared with.
     """
 
     weights: dict[str, Path] = field(default_factory=dict)
     server: str | None = None
     model: str | None = None
     device: str = "cpu"
+    reference: Path | None = None
 
     def path(self, score: str, name: str, what: str) -> Path:
         """Where weights lie.
@@ -94,6 +98,26 @@ class Score:
         Raises:
             SettingsError: it cannot go on, e.g. a server died.
         """
+        raise NotImplementedError
+
+
+class SetScore(Score):
+    """Judges all pictures of a method at once, by the features of each."""
+
+    def features(self, images: list[Image.Image]) -> np.ndarray:
+        """float32 [n, d]."""
+        raise NotImplementedError
+
+    def reference(self) -> Iterator[tuple[str, Image.Image]]:
+        """(name, picture) of those that sets are compared with.
+
+        Raises:
+            SettingsError: one cannot be read.
+        """
+        raise NotImplementedError
+
+    def distance(self, mine: np.ndarray, others: np.ndarray) -> Value:
+        """Of features [n, d] and [m, d]."""
         raise NotImplementedError
 
 

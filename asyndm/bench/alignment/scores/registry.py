@@ -28,6 +28,8 @@ SCORES = {
     "qwenscore": "judge:QwenScore",
     "vqascore": "judge:VqaScore",
     "geneval": "detection:GenEval",
+    "fid": "sets:Fid",
+    "kid": "sets:Kid",
 }
 
 
