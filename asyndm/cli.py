@@ -26,6 +26,7 @@ BENCHES = {
     "context": "what clearer context is worth to a checkpoint, by forward passes",
     "norms": "what two noise levels in one image do to the prediction",
     "alignment": "methods beside each other on prompts and checkpoints of your own",
+    "tune": "a learned clock found on development prompts, its controls, one confirmation",
 }
 SHOWN_METHODS = ("synchronous", "concave", "asyndm")
 _HELP = {

@@ -107,7 +107,7 @@ class Presets:
         Raises:
             SettingsError: the name or a value cannot be used, or it cannot be written.
         """
-        name = self._checked(name)
+        name = self.check_name(name)
         settings = Settings.from_dict({f: v for f, v in values.items() if f in FIELDS})
         text = json.dumps(settings.changed(), ensure_ascii=False, indent=1) + "\n"
         if len(text.encode()) > MOST_BYTES:
@@ -133,7 +133,7 @@ class Presets:
         Raises:
             SettingsError: it is none of the user's, or it cannot be deleted.
         """
-        name = self._checked(name)
+        name = self.check_name(name)
         with self._writing():
             path = self._files().get(name)
             if path is None:
@@ -151,7 +151,12 @@ class Presets:
         mine = [p for p in found if _is_name(p.stem) and p.is_file() and not p.is_symlink()]
         return {p.stem: p for p in mine[:MOST_FILES]}
 
-    def _checked(self, name: Any) -> str:
+    def check_name(self, name: Any) -> str:
+        """A name for a user's preset, without spaces around it.
+
+        Raises:
+            SettingsError: it cannot be one.
+        """
         name = name.strip() if isinstance(name, str) else name
         if not isinstance(name, str) or not _is_name(name):
             raise SettingsError(

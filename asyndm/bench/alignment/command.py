@@ -132,16 +132,7 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(check_whole("threads", values["threads"], 1, 1024))
-    setup = Setup(
-        steps=check_whole("steps", values["steps"], 1, 1000),
-        cfg=values["cfg"],
-        rule=values["rule"],
-        schedule=values["schedule"],
-        size=_size(values["size"]),
-        precision=values["precision"],
-        coupling=values["coupling"],
-        options={"device": values["device"], "offload": values["offload"]},
-    )
+    setup = setup_of(values)
     chosen = _chosen(values)
     given_pictures = values["backend"].startswith("images:")
     if given_pictures and values["match"] != ["steps"]:
@@ -182,6 +173,24 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     else:
         made = drawing.draw(plan, backend, store)
     print(f"drew {made} pictures; {args.folder} holds {len(store.records)}")
+
+
+def setup_of(values: dict[str, Any]) -> Setup:
+    """What all methods share, of options by name.
+
+    Raises:
+        SettingsError: a value that cannot be used.
+    """
+    return Setup(
+        steps=check_whole("steps", values["steps"], 1, 1000),
+        cfg=values["cfg"],
+        rule=values["rule"],
+        schedule=values["schedule"],
+        size=_size(values["size"]),
+        precision=values["precision"],
+        coupling=values["coupling"],
+        options={"device": values["device"], "offload": values["offload"]},
+    )
 
 
 def _count(plan: Plan) -> str:

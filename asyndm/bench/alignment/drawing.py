@@ -16,8 +16,11 @@ from .store import Store
 _PAUSE = 1.0  # seconds between looks at what other processes hold
 
 
-def draw(plan: Plan, backend: Backend, store: Store) -> int:
+def draw(plan: Plan, backend: Backend, store: Store, quiet: bool = False) -> int:
     """Until every picture of the plan is there; other processes may do the same.
+
+    Args:
+        quiet: without a bar.
 
     Returns:
         How many this process drew.
@@ -28,7 +31,7 @@ def draw(plan: Plan, backend: Backend, store: Store) -> int:
     waiting = list(plan.batches(backend.batch))
     total = sum(len(batch) for batch in waiting)
     made = 0
-    with tqdm(total=total, unit="picture", desc="draw") as bar:
+    with tqdm(total=total, unit="picture", desc="draw", disable=quiet) as bar:
         while waiting:
             held = []
             for batch in waiting:

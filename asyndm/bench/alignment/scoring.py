@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> int:
         plan.save(args.folder)
     asked = args.scores or plan.scores
     options = Options(
-        _weights(args.weights), args.judge, args.judge_model, args.score_device, args.reference
+        weights(args.weights), args.judge, args.judge_model, args.score_device, args.reference
     )
     store = Store(args.folder)
     store.refresh()
@@ -77,15 +77,14 @@ def main(args: argparse.Namespace) -> int:
             print(f"asyndm: {error}", file=sys.stderr)
             continue
         score.name = name
-        judge = _judge_sets if isinstance(score, SetScore) else _judge
-        judged = judge(score, plan, store)
+        judged = (judge_sets if isinstance(score, SetScore) else judge)(score, plan, store)
         ran += judged > 0
     if not ran:
         print("asyndm: scores: none of those asked for could run.", file=sys.stderr)
     return 0 if ran else 1
 
 
-def _weights(texts: list[str]) -> dict[str, Path]:
+def weights(texts: list[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in texts:
         name, equals, path = text.partition("=")
@@ -98,12 +97,12 @@ def _weights(texts: list[str]) -> dict[str, Path]:
     return found
 
 
-def _judge(score: Score, plan: Plan, store: Store) -> int:
+def judge(score: Score, plan: Plan, store: Store, quiet: bool = False) -> int:
     """Judge a plan's pictures; returns how many have a value."""
     lines = Lines(_declare(score, store))
     values = {line["key"]: line for line in lines.new()}
     todo = [one for one in _pictures(plan, store) if one[0] not in values]
-    for start in tqdm(range(0, len(todo), score.batch), desc=score.name, disable=not todo):
+    for start in tqdm(range(0, len(todo), score.batch), desc=score.name, disable=quiet or not todo):
         batch = todo[start : start + score.batch]
         images = [_open(store.picture(key)) for key, _ in batch]
         judged = score.score(images, [prompt for _, prompt in batch])
@@ -115,7 +114,7 @@ def _judge(score: Score, plan: Plan, store: Store) -> int:
         values |= {line["key"]: line for line in new}
     asked = {key for key, _ in _pictures(plan, store)}
     none = [line for key, line in values.items() if key in asked and line["value"] is None]
-    if none:
+    if none and not quiet:
         print(
             f"asyndm: {score.name}: {len(none)} of {len(asked)} pictures have no value; "
             f"the first: {none[0]['reason']}.",
@@ -142,7 +141,7 @@ def _declare(score: Score, store: Store) -> Path:
     return folder / digest
 
 
-def _judge_sets(score: SetScore, plan: Plan, store: Store) -> int:
+def judge_sets(score: SetScore, plan: Plan, store: Store) -> int:
     """Judge each method's pictures of the prompts that all have drawn; returns how many methods."""
     from .summary import Table
 
