@@ -225,6 +225,8 @@ def load_pipeline(path: str | Path, device: str = "cpu", dtype: torch.dtype = to
     if getattr(pipe, "safety_checker", None) is not None:
         pipe.safety_checker = None  # it blackens pictures; here nobody is shown any
     pipe.set_progress_bar_config(disable=True)
+    if getattr(pipe, "transformer", None) is not None:
+        pipe.transformer.to(dtype)  # diffusers 0.39 leaves parts of Stable Diffusion 3's in float32
     return pipe.to(device)
 
 

@@ -70,7 +70,7 @@ class Predictions:
 
         def begin(module: Any, args: tuple, kwargs: dict) -> None:
             if not self.rows.asking:
-                self._calls[self.rows.cond] = (module, args, kwargs)
+                self._calls[self.rows.cond] = (module, args, _kept(kwargs))
                 if self.rows.cond:  # where a step has two calls it is the first
                     self.guide.begin_prediction()
 
@@ -200,11 +200,18 @@ class Predictions:
         call.rows = Rows.of(range(batch), [0 if cond else -1] * batch, x.device)
         self.rows.asking = True
         try:
-            output = network(*args, **kwargs)
+            output = network(*args, **_kept(kwargs))
         finally:
             self.rows.asking, call.rows = False, before
         said = self.view.opened(output[0] if isinstance(output, tuple) else output.sample)
         return self.parametrisation.denoised(x, said.to(x.dtype), level)
+
+
+def _kept(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments whose dictionaries stay as they are: networks take IP-Adapter's pictures out of
+    theirs, and pipelines put others in.
+    """
+    return {name: dict(v) if isinstance(v, dict) else v for name, v in kwargs.items()}
 
 
 def _rows_of(value: Any, rows: int, taken: slice) -> Any:
