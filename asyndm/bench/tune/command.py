@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from asyndm.bench.alignment import command as alignment
 from asyndm.bench.alignment import prompt_sets, scoring
 from asyndm.bench.alignment.backends import open_backend
@@ -227,7 +229,9 @@ def _run(tuning: Tuning, values: dict[str, Any], folder: Path) -> None:
         tuning.run(arm, budget)
         best = tuning.best(arm)
         print(f"tune: {arm}: {_told(tuning, arm)}; {tuning.method_of(arm, best).text}", flush=True)
-    _choose(tuning, values, folder)
+    with FileLock(folder / "locks" / "choose"):
+        if not (folder / _CHOSEN).exists():  # by another process
+            _choose(tuning, values, folder)
 
 
 def _told(tuning: Tuning, arm: str) -> str:

@@ -7,6 +7,7 @@ but what luck and choice make.
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from .space import Space
 
 _PRUNED_AT = 0.1  # p of Wilcoxon's test below which a trial is given up
 _AT_LEAST = 8  # prompts before that
+_PAUSE = 0.5  # seconds between looks at what other processes do
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,15 @@ class Tuning:
         """
         while self.spent(arm) < budget:
             self._one(arm)
+        while self._others(arm):  # of other processes; one of them may be the best
+            time.sleep(_PAUSE)
+
+    def _others(self, arm: str) -> bool:
+        """Whether a trial is running in a process that lives."""
+        study, state = self.study(arm), self._optuna.trial.TrialState
+        with FileLock(self.folder / "locks" / f"ask-{arm}"):
+            self._revive(study, arm)
+            return bool(study.get_trials(deepcopy=False, states=(state.RUNNING,)))
 
     def spent(self, arm: str) -> int:
         """Rows of the trials that are over."""
