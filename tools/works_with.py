@@ -35,7 +35,8 @@ typed by hand. Every cell is the largest difference of two pictures, in 1/255, o
 Forge main's Soft Inpainting is run as on a machine of eight cores: on six or fewer its own last
 step answers with the picture that was sent, whatever was sampled (a test in that file shows it).
 Neo's script of torch.compile is run with torch's own `eager` compiler, and its script of reference
-images on a small Flux.2: other networks are told of no reference.
+images on a small Flux.2: other networks are told of no reference. Neo 2.26's page restores no
+progress, with AsynDM or without: its button fills one component less than a job does.
 """
 
 

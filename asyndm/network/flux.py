@@ -119,7 +119,7 @@ class ChromaHooks(FluxLayout):
     def find_stations(self) -> list[Station]:
         network, source = self.unet, self.unet.distilled_guidance_layer
         singles, doubles = network.single_blocks, network.double_blocks
-        self.places: dict[Station, int] = {}  # the first of a station's vectors
+        self.places: dict[Station, int] = {}  # a station's first vector; negative: from the end
         for number, block in enumerate(singles):
             self.places[Station(source, triples(1), _single_points(block))] = 3 * number
         for number, block in enumerate(doubles):
@@ -130,7 +130,7 @@ class ChromaHooks(FluxLayout):
         )
         last = network.final_layer
         final = Station(source, (SHIFT, SCALE), _final_points(last))
-        self.places[final] = self.text_vectors.stop
+        self.places[final] = -2  # Neo makes the whole model's vectors for one cut short, too
         self._made: tuple = ()
         self._count = 0  # vectors the network asks for
         return list(self.places)
@@ -197,7 +197,7 @@ class ChromaHooks(FluxLayout):
             silent[:, self.text_vectors] = text[:, self.text_vectors]
         vectors = torch.cat(vectors)
         for station, first in self.places.items():
-            at = min(first, self.text_vectors.start)  # the last station's stand behind the text's
+            at = first % vectors.shape[1]
             self._values[station] = vectors[:, at : at + len(station.kinds)].flatten(1)
             for place, kind in enumerate(station.kinds):
                 silent[:, first + place] = float(kind == GATE)

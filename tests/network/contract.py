@@ -65,6 +65,12 @@ FLUX_TWO = {
     "patch_size": 1, "qkv_bias": False, "guidance_embed": False, "txt_ids_dims": [3],
     "global_modulation": True, "mlp_silu_act": True, "ops_bias": False,
 }  # fmt: skip
+# Its channels are those of a patch; it makes the whole model's 344 vectors whatever its depth.
+NEO_CHROMA = {
+    **NEO_FLUX, "in_channels": 64, "out_channels": 64, "mlp_ratio": 4.0, "axes_dim": [4, 6, 6],
+    "theta": 10000, "patch_size": 2, "qkv_bias": True, "in_dim": 64, "out_dim": 32,
+    "hidden_dim": 24, "n_layers": 2, "txt_ids_dims": [], "vec_in_dim": None,
+}  # fmt: skip
 
 # name -> (module, class, its arguments, the unit of its timestep)
 OWN = {
@@ -86,6 +92,9 @@ OWN = {
     ),
     "neo_flux2": (
         "backend.nn.flux", "IntegratedFluxTransformer2DModel", {**NEO_FLUX, **FLUX_TWO}, 1.0
+    ),
+    "neo_chroma": (
+        "backend.nn.chroma", "IntegratedChromaTransformer2DModel", NEO_CHROMA, 1.0
     ),
     "neo_anima": (
         "backend.nn.anima", "Anima",

@@ -74,11 +74,13 @@ def feed_forward(two: bool) -> nn.Sequential:
 
 
 class NeoDouble(nn.Module):
-    def __init__(self, two: bool) -> None:
+    """``told``: it is given its vectors, as Flux.2's and Chroma's are."""
+
+    def __init__(self, two: bool, told: bool | None = None) -> None:
         super().__init__()
-        self.num_heads, self.two = HEADS, two
+        self.num_heads, self.told = HEADS, two if told is None else told
         for kind in ("img", "txt"):
-            if not two:
+            if not self.told:
                 setattr(self, f"{kind}_mod", NeoModulation(6))
             for number in (1, 2):
                 norm = nn.LayerNorm(WIDTH, elementwise_affine=False, eps=1e-6)
@@ -87,7 +89,7 @@ class NeoDouble(nn.Module):
             setattr(self, f"{kind}_mlp", feed_forward(two))
 
     def forward(self, img, txt, vec, pe, attn_mask=None, transformer_options=None, text_vec=None):
-        if self.two:
+        if self.told:
             mods = dict(zip(("img", "txt"), vec))
         else:
             mods = {"img": self.img_mod(vec)}
@@ -110,16 +112,16 @@ class NeoDouble(nn.Module):
 
 
 class NeoSingle(nn.Module):
-    def __init__(self, two: bool) -> None:
+    def __init__(self, two: bool, told: bool | None = None) -> None:
         super().__init__()
-        self.num_heads = HEADS
+        self.num_heads, told = HEADS, two if told is None else told
         self.inside = (6 if two else 4) * WIDTH
         self.linear1 = nn.Linear(WIDTH, 3 * WIDTH + self.inside, bias=not two)
         self.linear2 = nn.Linear((4 if two else 5) * WIDTH, WIDTH, bias=not two)
         self.norm = NeoQKNorm()
         self.pre_norm = nn.LayerNorm(WIDTH, elementwise_affine=False, eps=1e-6)
         self.mlp_act = SiLUActivation() if two else nn.GELU(approximate="tanh")
-        self.modulation = None if two else NeoModulation(3)
+        self.modulation = None if told else NeoModulation(3)
 
     def forward(self, x, vec, pe, attn_mask=None, transformer_options=None) -> Tensor:
         mod = vec if self.modulation is None else self.modulation(vec)[0]
@@ -209,10 +211,108 @@ class NeoFlux(Told):
         return out.permute(0, 3, 1, 4, 2, 5).reshape(rows, 16, height * p, width * p)[..., :h, :w]
 
 
+class NeoApproximator(nn.Module):
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(64, width)
+        self.layers = nn.ModuleList(_embedder(width) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.RMSNorm(width) for _ in range(layers))
+        self.out_proj = nn.Linear(width, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.in_proj(x)
+        for layer, norm in zip(self.layers, self.norms):
+            x = x + layer(norm(x))
+        return self.out_proj(x)
+
+
+def _embedder(width: int) -> NeoEmbedder:
+    made = NeoEmbedder(width, True)
+    made.in_layer, made.out_layer = nn.Linear(width, width), nn.Linear(width, width)
+    return made
+
+
+class ChromaModulationOut(ModulationOut):
+    """Three of all the vectors."""
+
+
+class NeoChromaLastLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(WIDTH, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(WIDTH, 64)
+
+    def forward(self, x: Tensor, vec: tuple[Tensor, Tensor]) -> Tensor:
+        return self.linear(fused(self.norm_final(x), *vec))
+
+
+class NeoChroma(Told):
+    """Chroma; its vectors are as many as the whole model's, whatever its depth."""
+
+    count = 344
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch_size = 2
+        self.pe_embedder = EmbedND((4, 6, 6), 10000)
+        self.img_in, self.txt_in = nn.Linear(64, WIDTH), nn.Linear(CONTEXT, WIDTH)
+        self.distilled_guidance_layer = NeoApproximator(24, 2)
+        self.double_blocks = nn.ModuleList(NeoDouble(False, True) for _ in range(2))
+        self.single_blocks = nn.ModuleList(NeoSingle(False, True) for _ in range(2))
+        self.final_layer = NeoChromaLastLayer()
+
+    def vectors(self, t: Tensor) -> Tensor:
+        said = torch.cat([sinusoids(1000 * t, 16), sinusoids(0 * t, 16)], -1)
+        place = sinusoids(1000.0 * torch.arange(self.count), 32)
+        rows = (len(t), self.count, -1)
+        both = torch.cat([said[:, None].expand(rows), place.expand(rows)], -1)
+        return self.distilled_guidance_layer(both.to(self.img_in.weight.dtype))
+
+    def forward(self, x, timestep, context, guidance=None, text_t=None, **kwargs) -> Tensor:
+        (rows, _, h, w), words = x.shape, context.shape[1]
+        x = F.pad(x, (0, w % 2, 0, h % 2), mode="circular")
+        height, width = x.shape[-2] // 2, x.shape[-1] // 2
+        img = x.view(rows, 16, height, 2, width, 2).permute(0, 2, 4, 1, 3, 5)
+        ids = torch.zeros(words + height * width, 3)
+        place = ids[words:].view(height, width, -1)
+        place[..., 1] = torch.arange(height)[:, None]
+        place[..., 2] = torch.arange(width)[None]
+        img = self.img_in(img.reshape(rows, height * width, -1))
+        if timestep.ndim == 1:
+            image = text = self.vectors(timestep)[:, None]
+        else:
+            image = torch.stack([self.vectors(t) for t in timestep.unbind(1)], 1)
+            text = self.vectors(text_t)[:, None]
+        txt, pe = self.txt_in(context), self.pe_embedder(ids.expand(rows, -1, -1))
+
+        def some(which: Tensor, first: int) -> ModulationOut:
+            return ChromaModulationOut(*which[:, :, first : first + 3].unbind(2))
+
+        more = {"attn_mask": None, "transformer_options": {}}
+        for i, block in enumerate(self.double_blocks):
+            first = 3 * len(self.single_blocks) + 6 * i
+            own = [
+                (some(which, at), some(which, at + 3))
+                for which, at in ((image, first), (text, first + 6 * len(self.double_blocks)))
+            ]
+            img, txt = block(img=img, txt=txt, vec=tuple(own), pe=pe, **more)
+        joint = image
+        if timestep.ndim == 2:
+            joint = torch.cat([text.expand(-1, words, -1, -1), image], 1)
+        x = torch.cat([txt, img], 1)
+        for i, block in enumerate(self.single_blocks):
+            x = block(x, vec=some(joint, 3 * i), pe=pe, **more)
+        out = self.final_layer(x[:, words:], vec=image[:, :, -2:].unbind(2))
+        out = out.view(rows, height, width, 16, 2, 2).permute(0, 3, 1, 4, 2, 5)
+        return out.reshape(rows, 16, 2 * height, 2 * width)[..., :h, :w]
+
+
 HOST = {
     NeoEmbedder: "MLPEmbedder", NeoQKNorm: "QKNorm", NeoAttention: "SelfAttention",
     NeoModulation: "Modulation", NeoDouble: "DoubleStreamBlock", NeoSingle: "SingleStreamBlock",
     NeoLastLayer: "LastLayer", NeoFlux: "IntegratedFluxTransformer2DModel",
+    NeoApproximator: "Approximator", NeoChromaLastLayer: "LastLayer",
+    NeoChroma: "IntegratedChromaTransformer2DModel",
 }  # fmt: skip
 for _kind, _name in HOST.items():
     _kind.__name__ = _name

@@ -29,6 +29,7 @@ def alike(name: str) -> torch.nn.Module:
         "neo_krea": lookalikes_single.Krea,
         "neo_ernie": lookalikes_single.ErnieImageModel,
         "neo_flux": lookalikes_flux2.NeoFlux,
+        "neo_chroma": lookalikes_flux2.NeoChroma,
         "neo_flux2": lambda: lookalikes_flux2.NeoFlux(two=True),
         "neo_qwen": lookalikes_qwen.QwenImageTransformer2DModel,
         "neo_lumina": lookalikes_lumina.NextDiT,
@@ -118,6 +119,20 @@ def test_a_renamed_module_or_swapped_chunk_of_a_family_breaks_its_contract(name:
     network.get_submodule(source).register_forward_hook(swap_chunks)
     found = differences(name, network)
     assert found and not any("classes" in line or "parameters" in line for line in found)
+
+
+def test_vectors_in_each_others_places_break_chromas_contract_in_neo() -> None:
+    network = alike("neo_chroma")
+    order = [1, 0, *range(2, network.count)]
+    layer = network.distilled_guidance_layer
+    layer.register_forward_hook(lambda module, args, output: output[:, order])
+    found = differences("neo_chroma", network)
+    assert found and not any("classes" in line or "parameters" in line for line in found)
+    network = alike("neo_chroma")
+    attention = network.double_blocks[1].img_attn
+    attention.__dict__["proj"] = attention._modules["proj"]  # it runs as before
+    attention._modules["another"] = attention._modules.pop("proj")
+    assert any("classes differ" in line for line in differences("neo_chroma", network))
 
 
 def swap_chunks(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:

@@ -329,6 +329,11 @@ def neo_flux2() -> Tiny:
     return _neo("neo_flux2", network, size=(4, 6), patch=1, unit=1.0, more={"pooled": False})
 
 
+def neo_chroma() -> Tiny:
+    network = lookalikes_flux2.NeoChroma()
+    return _neo("neo_chroma", network, size=(7, 11), unit=1.0, more={"pooled": False})
+
+
 def neo_anima() -> Tiny:
     more = {"pooled": False, "frames": True}
     return _neo(
@@ -359,6 +364,7 @@ NEO = (
     neo_qwen,
     neo_flux,
     neo_flux2,
+    neo_chroma,
     neo_anima,
     neo_wan,
     neo_krea,
