@@ -58,6 +58,8 @@ def test_two_ways_of_writing_one_method_are_one_picture():
         ("interval", "no ends"),
         ("cfg++:zigzag=1", "cannot zigzag"),
         ("asyndm:objects={1}>{2}>{1}", "is a circle"),
+        ("concave:grid=8", "no mask is read"),
+        ("asyndm:grid=0", "grid: '0'"),
         ("asyndm:objects={first}", "the object: 'first'"),
         ("asyndm:objects={0}>{1}", "the object: '0'"),
         ("", "one clock"),
@@ -101,6 +103,20 @@ def test_an_order_by_prompt_is_drawn_as_if_it_were_written(tmp_path):
             assert abs(looks[method][prompt] - looks[text][prompt]).max() <= 1  # of another batch
         for one, two in itertools.combinations(methods, 2):
             assert abs(looks[one][prompt] - looks[two][prompt]).max() > 10
+
+
+def test_masks_are_read_at_a_resolution_of_ones_own(tmp_path):
+    """The small model's attention is 16x16 and 8x8."""
+    methods = ["asyndm:k=.7", "asyndm:k=.7,grid=16", "asyndm:k=.7,grid=8", "fixed:k=.7,grid=8"]
+    args = small(tmp_path, "--limit", 1, "--steps", 6, "--methods", *methods)
+    assert bench("run", *args) == 0
+    plan, store = Plan.load(tmp_path), Store(tmp_path)
+    keys = [plan.keys(method)[0][0] for method in plan.methods]
+    own, same, *coarse = (np.asarray(Image.open(store.mask(key)), int) for key in keys)
+    assert len(set(keys)) == 4 and own.shape == (16, 16) and (own == same).all()
+    assert [mask.shape for mask in coarse] == [(8, 8)] * 2
+    looks = [store.picture(key).read_bytes() for key in keys]
+    assert looks[0] == looks[1] and len({*looks}) == 3
 
 
 def test_recipes_are_methods():

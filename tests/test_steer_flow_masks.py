@@ -122,10 +122,13 @@ def test_what_has_no_form_is_one_line_each(toys, monkeypatch):
         if "skip_guidance_layers" not in inspect.signature(type(pipe).__call__).parameters:
             raise SettingsError("skip_guidance_layers: not in this diffusers")
         moved(pipe, STRONG, skip_guidance_layers=[0])
-    _, result = moved(pipe, Settings(curvature=0.7, norms="levelled", eta=0.5))
+    _, result = moved(
+        pipe, Settings(curvature=0.7, norms="levelled", eta=0.5), steering={"grid": 8}
+    )
     assert result.notes == [
         "norms: a transformer has no group norms; it changes nothing.",
         "eta: it changes nothing beside FlowMatchEulerDiscreteScheduler.",
+        "grid: a transformer has one grid of tokens; it changes nothing.",
     ]
     heun = diffusers.FlowMatchHeunDiscreteScheduler.from_config(pipe.scheduler.config)
     monkeypatch.setattr(pipe, "scheduler", heun)

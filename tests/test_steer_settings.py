@@ -245,6 +245,18 @@ def test_two_pipelines_share_one_denoising(toys, kind, monkeypatch):
 # --- masks ---
 
 
+def test_masks_are_read_at_a_resolution_of_ones_own(pipe):
+    """The toys' attention is 16x16 and 8x8 of 16x16 latents."""
+    plain, _ = steered(pipe, STRONG)
+    moved, result = steered(pipe, STRONG, steering={"grid": 8})
+    assert result.masks.shape == (2, 8, 8) and result.notes == []
+    assert (moved - plain).abs().max() > 1e-2
+    same, result = steered(pipe, STRONG, steering={"grid": 15})  # the nearest is taken
+    assert result.masks.shape == (2, 16, 16) and torch.equal(same, plain)
+    with pytest.raises(SettingsError, match="grid: 0"):
+        steered(pipe, STRONG, steering={"grid": 0})
+
+
 def test_given_masks_steer_where_they_are(pipe):
     given = Settings(curvature=0.7, mask_source="given")
     moved, result = steered(pipe, given, steering={"mask": SQUARE})

@@ -29,7 +29,8 @@ def spawn(folder, weights):
 def check(folder):
     files = list(folder.glob("records/*"))
     keys = [json.loads(line)["key"] for path in files for line in open(path)]
-    assert len(keys) == len(set(keys)) == len(list(folder.glob("images/*/*.png")))
+    pictures = [p for p in folder.glob("images/*/*.png") if not p.name.endswith(".mask.png")]
+    assert len(keys) == len(set(keys)) == len(pictures)
     arms = json.loads((folder / "tune.json").read_text())["arms"]
     methods = set()
     for arm in arms.values():

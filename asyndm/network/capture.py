@@ -40,17 +40,20 @@ class AttentionCapture:
             list the same number of objects. Where several text encoders give tokens of their own
             (Stable Diffusion 3: CLIP, then T5), an object has a list for each of them, [[int]].
         softmax: of transformers, over the "text" tokens alone or over the "joint" sequence.
-        grid: (gh, gw) of the maps; by default :func:`grid_for` chooses when the network and the
-            size of the latents are known.
+        grid: (gh, gw) of the maps; one number = those layers' own whose grid is nearest to so many
+            cells a side; by default :func:`grid_for` chooses when the network and the size of the
+            latents are known.
     """
 
     def __init__(
         self,
         columns: Sequence[Sequence[Sequence[Sequence[int]]]],
-        grid: Size | None = None,
+        grid: Size | int | None = None,
         softmax: str = "text",
     ) -> None:
         self.softmax = softmax
+        self._near = grid if isinstance(grid, int) else None
+        grid = None if isinstance(grid, int) else grid
         self.encoders = 1
         self._plans: dict[tuple, tuple] = {}
         self.objects: int | None = None
@@ -280,8 +283,8 @@ class AttentionCapture:
         sizes = self._sizes(size)
         levels = {layer.level: sizes[layer.level] for layer in self._layers}
         wanted = grid_for(*size, levels.values())
-        if self._wanted is not None:
-            area = math.prod(self._wanted)
+        if self._wanted is not None or self._near is not None:
+            area = math.prod(self._wanted) if self._wanted is not None else self._near**2
             nearest = min(levels.values(), key=lambda s: abs(math.log(math.prod(s) / area)))
             wanted = nearest
         level = next(level for level, grid in sorted(levels.items()) if grid == wanted)

@@ -143,9 +143,9 @@ class PipelineWords:
         """One an object: its own, or its share of the general one."""
         return [word.k(general) for word in self._own] or [general] * self._most
 
-    def capture(self, softmax: str = "text") -> AttentionCapture | None:
+    def capture(self, softmax: str = "text", grid: int | None = None) -> AttentionCapture | None:
         """What reads their attention; None where no prompt has an object."""
-        return AttentionCapture(self.columns, softmax=softmax) if any(self.steered) else None
+        return AttentionCapture(self.columns, grid, softmax) if any(self.steered) else None
 
 
 def _places(word: str, encoders: list[list[str]]) -> list[list]:

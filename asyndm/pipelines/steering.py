@@ -20,7 +20,7 @@ from asyndm.core.given import ObjectMask, read_masks
 from asyndm.core.masks import DynamicMasks, GivenMasks, MapAverage, MaskSource, NothingSeen
 from asyndm.core.painted import curvatures_of, given_masks
 from asyndm.core.run import NetworkCall
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import Settings, SettingsError, check_whole
 from asyndm.core.shadow import shadowed
 from asyndm.guidance import methods
 from asyndm.guidance.guide import check_network
@@ -45,6 +45,7 @@ def steer(
     mask: Any = None,
     masks: Any = None,
     film: bool = True,
+    grid: int | None = None,
 ) -> Iterator[Steered]:
     """Make a pipeline of diffusers asynchronous inside the block, and leave it as it was.
 
@@ -58,6 +59,8 @@ def steer(
             array [H, W] within [0, 1], base64. Without one, the region that inpainting repaints.
         masks: one an object: a list of ``{"mask": picture, "k": 0.7, "word": "cat"}``.
         film: keep masks, clocks and timesteps of every step in the result.
+        grid: read masks from a U-Net's attention of about so many cells a side; None = a quarter
+            of the latents'.
 
     Yields:
         What the last call inside the block left: notes, film, masks, measured rows and guidance.
@@ -68,7 +71,7 @@ def steer(
         RuntimeError: it is steered already. Each in one line that names the remedy.
     """
     pipe = pipe.pipe if isinstance(pipe, Checkpoint) else pipe
-    steering = _Steering(pipe, settings or Settings(), prompt, mask, masks, film)
+    steering = _Steering(pipe, settings or Settings(), prompt, mask, masks, film, grid)
     own = type(pipe)
     if hasattr(own, "_asyndm_steering"):
         raise RuntimeError("This pipeline is steered already; leave that block first.")
@@ -92,9 +95,17 @@ class _Steering:
     """One ``with`` block."""
 
     def __init__(
-        self, pipe: Any, settings: Settings, prompt: Any, mask: Any, masks: Any, film: bool
+        self,
+        pipe: Any,
+        settings: Settings,
+        prompt: Any,
+        mask: Any,
+        masks: Any,
+        film: bool,
+        grid: int | None,
     ) -> None:
         self.pipe, self.settings, self.film = pipe, settings, film
+        self.grid = None if grid is None else check_whole("grid", grid, 1, 4096)
         self.prompt, self.result = prompt, Steered()
         self._lock = threading.Lock()
         self._split = False  # each step of the call has two network calls
@@ -162,6 +173,10 @@ class _Steering:
         result.notes += [*self._given_notes, *methods.idle(settings)]
         inpaints = hasattr(self.pipe, "prepare_mask_latents")
         result.notes += idle_settings(settings, self.pipe, inpaints, bool(self.objects))
+        grid = self.grid
+        if grid is not None and is_transformer(network_of(self.pipe)):
+            result.notes.append("grid: a transformer has one grid of tokens; it changes nothing.")
+            grid = None
         by_words = settings.mask_source != "given"
         words = None
         if texts is not None:
@@ -189,7 +204,7 @@ class _Steering:
             result.notes += unguided(settings, true is not None)
         capture = steered = None
         if not still and by_words and settings.clock == "asynchronous":
-            capture, steered = words.capture(settings.softmax), words.steered
+            capture, steered = words.capture(settings.softmax, grid), words.steered
         maps = base_rows = None
         if capture is not None and settings.mask_source == "fixed":
             maps, base_rows = self._base_pass(own, given, capture, batch)

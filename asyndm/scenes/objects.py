@@ -45,11 +45,14 @@ def _slots(
 
 
 def capture_of(
-    prompts: Sequence[str], objects: Sequence[Sequence[ObjectWord]], coupling: float
+    prompts: Sequence[str],
+    objects: Sequence[Sequence[ObjectWord]],
+    coupling: float,
+    grid: int | None = None,
 ) -> AttentionCapture:
     """Columns of each prompt's objects; shorter prompts are filled up with empty objects."""
     slots = _slots(prompts, objects, coupling)
-    return AttentionCapture([[[at for _, at in row]] for row in slots])
+    return AttentionCapture([[[at for _, at in row]] for row in slots], grid)
 
 
 def curvatures_of(

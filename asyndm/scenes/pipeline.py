@@ -226,6 +226,7 @@ class ScenePipeline:
         record: bool = False,
         keep_maps: bool = False,
         report: Callable[[int, int], None] | None = None,
+        grid: int | None = None,
     ) -> Sampled:
         """Latents of a batch of prompts by one method.
 
@@ -239,11 +240,12 @@ class ScenePipeline:
             record: keep masks, clocks and previews of each step.
             keep_maps: average the attention maps over the run (a base pass for fixed masks).
             report: called after each network call with (calls done, calls in all).
+            grid: masks are read from attention of about so many cells a side; None = 16.
         """
         if method not in METHODS:
             raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
         objects = [objects_of(prompt, settings.objects) for prompt in prompts]
-        capture = capture_of(prompts, objects, request.coupling)
+        capture = capture_of(prompts, objects, request.coupling, grid)
         fixed = method == "asyndm" and settings.mask_source == "fixed"
         calls = request.steps * (2 if fixed else 1)
         base = None
@@ -256,6 +258,7 @@ class ScenePipeline:
                 request,
                 keep_maps=True,
                 report=report and (lambda step, _: report(step, calls)),
+                grid=grid,
             )
         curvatures = curvatures_of(prompts, objects, settings, request.coupling)
         maps = base and base.maps

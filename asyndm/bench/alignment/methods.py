@@ -68,6 +68,7 @@ class Method:
         clock: "synchronous", "concave", "asynchronous" or "oracle".
         settings: AsynDM's and the guidance's.
         w, steps: its own guidance scale and number of steps; None = the run's.
+        grid: cells a side of the attention that masks are read from; None = 16, or a quarter.
     """
 
     text: str
@@ -76,6 +77,7 @@ class Method:
     settings: Settings
     w: float | None = None
     steps: int | None = None
+    grid: int | None = None
 
     @property
     def plain(self) -> bool:
@@ -113,6 +115,7 @@ class Method:
         return {
             "clock": self.clock,
             "settings": changed,
+            **({} if self.grid is None else {"grid": self.grid}),
             "w": float(w if self.w is None else self.w),
             "steps": int(steps if self.steps is None else self.steps),
         }
@@ -171,11 +174,11 @@ def _one(
     if values:
         text += ":" + ",".join(f"{name}={value}" for name, value in values.items())
     types = typing.get_type_hints(Settings)
-    w, steps = values.pop("w", None), values.pop("steps", None)
+    w, steps, grid = (values.pop(name, None) for name in ("w", "steps", "grid"))
     for name, value in values.items():
         full = SHORT.get(name, name)
         if full not in types or full in (*WEBUI_ONLY, "enabled"):
-            known = ["w", "steps", *SHORT, *(n for n in types if n not in WEBUI_ONLY)]
+            known = ["w", "steps", "grid", *SHORT, *(n for n in types if n not in WEBUI_ONLY)]
             raise SettingsError(f"methods: {text}: no setting {name!r}; {_likely(name, known)}.")
         is_switch = types[full] is bool and value in ("true", "false")
         settings[full] = value == "true" if is_switch else value
@@ -192,6 +195,8 @@ def _one(
             idle.append(f"{full}: the {clock} clock does not read it.")
     if "interval" in guidances and not ways.interval_of(made).limits:
         idle.append("interval: it has no ends; write e.g. interval:low=.5,high=5.")
+    if grid is not None and (clock != "asynchronous" or made.mask_source == "given"):
+        idle.append("grid: no mask is read from attention.")
     if w is not None and made.guidance in ways.OWNERS["cfgpp_lambda"]:
         idle.append(f"w: {made.guidance} is guided by lambda.")
     if idle:
@@ -209,6 +214,7 @@ def _one(
         replace(made, enabled=True),
         None if w is None else check_number(f"methods: {text}: w", w, 0, 30),
         None if steps is None else check_whole(f"methods: {text}: steps", steps, 1, 1000),
+        None if grid is None else check_whole(f"methods: {text}: grid", grid, 1, 4096),
     )
 
 

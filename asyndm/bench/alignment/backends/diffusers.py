@@ -117,6 +117,10 @@ class Diffusers(Backend):
         for method in methods:
             if method.clock == "oracle":
                 raise SettingsError("methods: oracle is the embedded model's; leave it out.")
+            if method.grid is not None and getattr(self.pipe, "unet", None) is None:
+                raise SettingsError(
+                    f"methods: {method.text}: a transformer has one grid of tokens; leave grid out."
+                )
             if self.packed and ways.guides(method.settings):
                 raise SettingsError(
                     f"methods: {method.text}: Flux is drawn without a prediction without the "
@@ -134,7 +138,8 @@ class Diffusers(Backend):
         start = time.perf_counter()
         more = {"eta": self.eta} if self.setup.rule in ("ddpm", "ddim") else {}
         try:
-            with steer(self.pipe, _settings(method, jobs[0].prompt.text)) as steered:
+            settings = _settings(method, jobs[0].prompt.text)
+            with steer(self.pipe, settings, grid=method.grid) as steered:
                 images = self.pipe(
                     prompt=[job.prompt.text for job in jobs],
                     generator=[torch.Generator().manual_seed(job.seed) for job in jobs],

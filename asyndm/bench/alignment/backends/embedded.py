@@ -101,6 +101,7 @@ class Embedded(Backend):
                 method.settings_for(jobs[0].prompt.text),
                 self._asked(method),
                 record=method.clock in ("asynchronous", "oracle"),
+                grid=method.grid,
             )
         pixels = self.pipeline.model.decode_pixels(sampled.latents).numpy()
         seconds = (time.perf_counter() - start) / len(jobs)

@@ -122,6 +122,8 @@ class WebUI(Backend):
         for method in methods:
             if method.clock == "oracle":
                 raise SettingsError("methods: oracle is the embedded model's; leave it out.")
+            if method.grid is not None:
+                raise SettingsError(f"methods: {method.text}: a WebUI has no grid; leave it out.")
 
     def payload(self, job: Job) -> dict[str, Any]:
         """The request of one picture."""
