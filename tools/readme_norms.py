@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from readme_cells import number, percent, table
+from readme_cells import change, number, percent, table
 
 from asyndm.bench.repaint_arms import REACHES
 
-# An arm of `bench repaint` without what its name says of a reach -> as the README calls it.
-LEVELLED = (
-    "region slow, k .9, levelled norms",
-    "region slow, k .9, context leads .5, levelled norms",
-)
+LEADS = "region slow, k .9, context leads .5, levelled norms"
 EVERYWHERE = "everywhere"
 
 
@@ -38,31 +32,47 @@ def norms(report: dict) -> str:
     return f"{table([*head, 'background 850/468'], rows)}\n\nObjects at 500/275 by table: {tables}."
 
 
-def chosen_reach(report: dict) -> dict[str, float]:
-    """Where norms are levelled -> the share that is right, of both levelled arms together."""
+def reaches(report: dict) -> dict[str, float]:
+    """Where norms are levelled -> the share that is right where the context leads by half."""
     right = {row["method"]: row["right"]["value"] for row in report["rows"]}
-    return {
-        told.removeprefix(", ") or EVERYWHERE: sum(right[arm + told] for arm in LEVELLED) / 2
-        for told in ("", *REACHES)
-    }
+    return {told.removeprefix(", ") or EVERYWHERE: right[LEADS + told] for told in ("", *REACHES)}
 
 
 def reach_grid(report: dict) -> str:
     """One sentence: what was chosen on development pictures, and from what."""
-    shares = chosen_reach(report)
+    shares = reaches(report)
     listed = ", ".join(f"{name} {number(share, 3)}" for name, share in shares.items())
     return (
-        f"On {report['pictures']} development pictures, right in both levelled arms together: "
+        f"On {report['pictures']} development pictures, right where the context leads by half: "
         f"{listed}. Chosen: *{max(shares, key=shares.get)}*."
     )
 
 
-def mixed(report: dict, arms: Callable[[dict], str]) -> str:
-    """A table for each fine-tuned network."""
-    return "\n\n".join(
-        f"Fine-tuned with {name} norms, {run['training_steps']} steps:\n\n{arms(run)}"
-        for name, run in report.items()
+def beside(cell: dict, what: str) -> str:
+    """Whether a paired difference is shown, in words."""
+    if cell["low"] > 0:
+        return f"more pictures are right than {what} ({change(cell, 3)})"
+    if cell["high"] < 0:
+        return f"fewer pictures are right than {what} ({change(cell, 3)})"
+    return f"no difference to {what} is shown ({change(cell, 3)})"
+
+
+def reach_says(report: dict) -> str:
+    """What the chosen reach did on fresh pictures, beside levelling everywhere."""
+    row = next(r for r in report["rows"] if "right_difference_to_everywhere" in r)
+    told = row["method"].removeprefix(f"{LEADS}, ")
+    cell = row["right_difference_to_everywhere"]
+    return f"Confirmed on fresh ones: with *{told}* {beside(cell, 'with everywhere')}."
+
+
+def mixed_says(report: dict) -> str:
+    """What levelled norms and the fine-tune give together, at the usual disparity and beyond."""
+    rows = {row["method"]: row for row in report["rows"]}
+    slow, leads = (
+        beside(rows[name]["right_difference"], "by plain inpainting")
+        for name in ("region slow, k .9, levelled norms", LEADS)
     )
+    return f"So with a slow region alone {slow}; where the context leads by half as well, {leads}."
 
 
 def norm_cost(report: dict) -> str:

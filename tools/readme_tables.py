@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
 from readme_guidance import guidance  # noqa: E402
-from readme_norms import norm_cost, norms  # noqa: E402
+from readme_norms import LEADS, norm_cost, norms  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -37,25 +37,19 @@ NAMES = {
     "region slow, k .9, levelled norms": "region slow, levelled norms",
     "region slow, k .9, context leads .5": "region slow, context leads by half",
     "region slow, k .9, context leads .5, levelled norms": "the same, levelled norms",
-    **{
-        f"region slow, k .9, levelled norms{told}": f"region slow, levelled norms{told}"
-        for told in REACHES
-    },
-    **{
-        f"region slow, k .9, context leads .5, levelled norms{told}": f"leads, levelled norms{told}"
-        for told in REACHES
-    },
 }
+# Where no arm of the host's norms stands above it.
+ALONE = {**NAMES, **{f"{LEADS}{told}": f"leads, levelled norms{told}" for told in ("", *REACHES)}}
 PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow, k .9"
 
 
-def arms(report: dict) -> str:
+def arms(report: dict, names: dict[str, str] = NAMES) -> str:
     """Right, both paired differences, the kinds of failure, seam and sharpness of every arm."""
     head = [f"n = {report['pictures']}", "prompt fully right", "against plain", "against concave"]
     kinds = ("malformed", "shape", "colour", "count", "relation")
     rows = [
         [
-            NAMES[row["method"]],
+            names[row["method"]],
             level(row["right"], 3),
             change(row.get("right_difference"), 3, with_p=True),
             change(row.get("right_difference_to_concave"), 3, with_p=True),

@@ -32,7 +32,7 @@ from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
-from .repaint_arms import ARMS, BASELINE, REACH_OF, SLOW
+from .repaint_arms import ARMS, BASELINE, EVERYWHERE, REACH_OF, SLOW
 from .scenes import PRECISIONS, end_cut_line, parse_shard
 
 _BATCH = 16
@@ -200,7 +200,8 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
 
 
 def summarise(table: dict, arms: list[str], pictures: list[int]) -> list[dict]:
-    """A row an arm: means, and paired differences to plain and to concave for all.
+    """A row an arm: means, and paired differences to plain, to concave for all, and of an arm with
+    a reach of levelled norms to the same everywhere.
 
     Args:
         table: (arm, picture) -> the line of its measures.
@@ -213,10 +214,11 @@ def summarise(table: dict, arms: list[str], pictures: list[int]) -> list[dict]:
     rows = []
     for arm in arms:
         row: dict = {"method": arm}
+        others = {**controls, "_to_everywhere": EVERYWHERE.get(arm)}
         for name in MEASURES:
             mine = values[arm][name]
             row[name] = _rounded(mean_over_prompts(mine).as_dict())
-            for suffix, control in controls.items():
+            for suffix, control in others.items():
                 if control == arm or control not in values or (suffix and arm == BASELINE):
                     continue
                 base = values[control][name]
@@ -360,15 +362,18 @@ def _measure(pipeline, jobs, arm, request, strength, precision=PRECISIONS[0]):
         }
 
 
+_BESIDE = {"": "", "_to_concave": "vs concave ", "_to_everywhere": "vs everywhere "}
+
+
 def _line(row: dict) -> str:
     text = f"{row['method']:<38}"
     for name, digits in (("right", 3), ("seam", 2), ("change_outside", 2), ("sharpness", 2)):
         text += f"  {name.replace('_', ' ')} {row[name]['value']:.{digits}f}"
-        for suffix in ("", "_to_concave"):
+        for suffix, beside in _BESIDE.items():
             if difference := row.get(f"{name}_difference{suffix}"):
                 low, high = difference["low"], difference["high"]
                 text += (
-                    f" ({'vs concave ' if suffix else ''}{difference['value']:+.{digits}f} "
+                    f" ({beside}{difference['value']:+.{digits}f} "
                     f"[{low:+.{digits}f}, {high:+.{digits}f}]"
                 )
                 text += f" p={difference['p_value']:.2g})" if name == "right" else ")"

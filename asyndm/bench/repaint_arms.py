@@ -39,3 +39,5 @@ ARMS = {
 }
 SLOW = {"concave for all, k .9": "all", "context slow, k .9": "context"}  # others: the region
 REACH_OF = {f"{arm}{told}": reach for told, reach in REACHES.items() for arm in _LEVELLED}
+# an arm with a reach -> the same one everywhere
+EVERYWHERE = {f"{arm}{told}": arm for told in REACHES for arm in _LEVELLED}
