@@ -212,3 +212,29 @@ def test_a_file_says_what_it_was_measured_on(tmp_path, monkeypatch):
     tables.take(tmp_path / "run.json", "kept", "two cores")
     kept = json.loads((tmp_path / "docs" / "kept.json").read_text())
     assert kept == {"machine": "two cores", "device": "cpu"}
+
+
+def test_where_norms_act_is_told_from_the_rows():
+    of_run = report("reach_grid")
+    before = tables.reach_grid(of_run)
+    rows = {row["method"]: row for row in of_run["rows"]}
+    rows["region slow, k .9, context leads .5, levelled norms, objects only"]["right"]["value"] = 1
+    assert "Chosen: *objects only*" in tables.reach_grid(of_run) != before
+    confirmed = report("reach")
+    (told,) = (row for row in confirmed["rows"] if "right_difference_to_everywhere" in row)
+    reach = told["method"].rpartition("norms, ")[2]
+    assert f"Chosen: *{reach}*" in before  # what was chosen is what was confirmed
+    for low, high, says in ((0.01, 0.2, "more pictures"), (-0.2, -0.01, "fewer pictures")):
+        told["right_difference_to_everywhere"] |= {"low": low, "high": high}
+        assert f"with *{reach}* {says} are right than with everywhere" in tables.reach(confirmed)
+
+
+def test_what_a_fine_tune_gives_is_told_from_its_rows():
+    of_run = report("mixed")
+    assert len(of_run["weights"]) == 8
+    rows = {row["method"]: row for row in of_run["rows"]}
+    leads = rows[tables.LEADS]
+    assert of_run["rows"][0]["method"] == tables.PLAIN and of_run["pictures"] >= 500
+    for low, high, says in ((-1, 1, "neither"), (0.1, 1, "more"), (-1, -0.1, "fewer")):
+        leads["right_difference"] |= {"low": low, "high": high}
+        assert f"leads by half {says}" in tables.mixed(of_run)

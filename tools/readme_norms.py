@@ -7,6 +7,8 @@ from readme_cells import change, number, percent, table
 from asyndm.bench.repaint_arms import REACHES
 
 LEADS = "region slow, k .9, context leads .5, levelled norms"
+LEAD = ", context leads .5"
+HOST = ", levelled norms"  # what the arm of the host's norms is without
 EVERYWHERE = "everywhere"
 
 
@@ -51,10 +53,12 @@ def reach_grid(report: dict) -> str:
 def beside(cell: dict, what: str) -> str:
     """Whether a paired difference is shown, in words."""
     if cell["low"] > 0:
-        return f"more pictures are right than {what} ({change(cell, 3)})"
-    if cell["high"] < 0:
-        return f"fewer pictures are right than {what} ({change(cell, 3)})"
-    return f"no difference to {what} is shown ({change(cell, 3)})"
+        said = f"more pictures are right than {what}"
+    elif cell["high"] < 0:
+        said = f"fewer pictures are right than {what}"
+    else:
+        said = f"neither more nor fewer pictures are shown to be right than {what}"
+    return f"{said} ({change(cell, 3)})"
 
 
 def reach_says(report: dict) -> str:
@@ -68,11 +72,15 @@ def reach_says(report: dict) -> str:
 def mixed_says(report: dict) -> str:
     """What levelled norms and the fine-tune give together, at the usual disparity and beyond."""
     rows = {row["method"]: row for row in report["rows"]}
-    slow, leads = (
-        beside(rows[name]["right_difference"], "by plain inpainting")
-        for name in ("region slow, k .9, levelled norms", LEADS)
+    slow, leads, host = (
+        rows[name] for name in (LEADS.replace(LEAD, ""), LEADS, LEADS.removesuffix(HOST))
     )
-    return f"So with a slow region alone {slow}; where the context leads by half as well, {leads}."
+    says = [beside(row["right_difference"], "by plain inpainting") for row in (slow, leads, host)]
+    with_lead, without = (number(row["right"]["value"], 3) for row in (leads, slow))
+    return (
+        f"So where the context leads by half {says[1]}, {with_lead} beside {without} of a slow "
+        f"region alone. With the host's norms in the same weights {says[2]}."
+    )
 
 
 def norm_cost(report: dict) -> str:

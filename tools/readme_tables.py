@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
 from readme_guidance import guidance  # noqa: E402
-from readme_norms import LEADS, norm_cost, norms  # noqa: E402
+from readme_norms import LEADS, mixed_says, norm_cost, norms, reach_grid, reach_says  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -45,21 +45,33 @@ PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow
 
 def arms(report: dict, names: dict[str, str] = NAMES) -> str:
     """Right, both paired differences, the kinds of failure, seam and sharpness of every arm."""
-    head = [f"n = {report['pictures']}", "prompt fully right", "against plain", "against concave"]
     kinds = ("malformed", "shape", "colour", "count", "relation")
+    beside = {"against plain": "right_difference"}
+    if any("right_difference_to_concave" in row for row in report["rows"]):
+        beside["against concave"] = "right_difference_to_concave"
     rows = [
         [
             names[row["method"]],
             level(row["right"], 3),
-            change(row.get("right_difference"), 3, with_p=True),
-            change(row.get("right_difference_to_concave"), 3, with_p=True),
+            *(change(row.get(difference), 3, with_p=True) for difference in beside.values()),
             *(number(row[kind]["value"], 3) for kind in kinds),
             number(row["seam"]["value"], 2),
             number(row["sharpness"]["value"], 1),
         ]
         for row in report["rows"]
     ]
-    return table([*head, *kinds, "seam", "sharpness"], rows)
+    head = [f"n = {report['pictures']}", "prompt fully right", *beside, *kinds]
+    return table([*head, "seam", "sharpness"], rows)
+
+
+def reach(report: dict) -> str:
+    """Levelled norms where they were chosen to act, beside everywhere."""
+    return f"{arms(report, ALONE)}\n\n{reach_says(report)}"
+
+
+def mixed(report: dict) -> str:
+    """A network that was fine-tuned with levelled norms on mixed noise."""
+    return f"{arms(report, ALONE)}\n\n{mixed_says(report)}"
 
 
 def repaint(report: dict) -> str:
@@ -225,6 +237,9 @@ TABLES = {
     "distortion": ("distortion.json", distortion),
     "norms": ("norms.json", norms),
     "norm_cost": ("overhead-norms.json", norm_cost),
+    "reach_grid": ("repaint-reach-grid.json", reach_grid),
+    "reach": ("repaint-reach.json", reach),
+    "mixed": ("repaint-mixed.json", mixed),
     "guidance": ("guidance.json", guidance),
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
