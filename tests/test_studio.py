@@ -83,6 +83,38 @@ def test_an_unknown_object_word_is_told_and_the_images_are_made():
     assert made.notes == ["objects: 'dragon' is not in the prompt."]
 
 
+@pytest.fixture(scope="module")
+def real():
+    from asyndm.scenes.pipeline import ScenePipeline
+
+    return ScenePipeline.random(3)
+
+
+@pytest.mark.parametrize("name", ["s-cfg", "pag", "cfg++", "z"])
+def test_a_method_of_guidance_guides_and_tells_what_it_cost(real, name):
+    ways = {"zigzag": 1.0} if name == "z" else {"guidance": name}
+    made = click(settings=Settings(True, **ways), pipeline=real)
+    assert made.errors == []
+    rows = {"pag": 9, "z": 5 + 5 + 2}.get(name, 6)  # of 3 steps
+    assert list(made.result.images) == ["synchronous", "concave", "asyndm"]
+    for method in made.result.images:
+        (cost,) = made.result.measured[method]
+        assert cost.rows == rows and f"{rows} rows" in studio.verdict_html(method, None, cost)
+        # Plain guidance would be of 4.
+        assert cost.w_eff is None if name == "z" else cost.w_eff != pytest.approx(4, abs=1e-4)
+
+
+def test_a_method_is_governed_by_the_tick_and_says_what_excludes_it(real):
+    off = click(settings=Settings(guidance="seg", zigzag=1.0), pipeline=real)
+    (plain,) = click(settings=Settings(), pipeline=real).result.images.values()
+    assert list(off.result.images) == ["synchronous"] and off.errors == []
+    assert np.array_equal(off.result.images["synchronous"], plain)
+    both = click(settings=Settings(True, guidance="cfg++", zigzag=1.0), pipeline=real)
+    (line,) = both.errors
+    assert line.startswith("zigzag: cfg++ cannot zigzag") and "\n" not in line
+    assert np.array_equal(both.result.images["synchronous"], plain)
+
+
 def test_a_loaded_mask_reaches_the_pipeline():
     pipeline = FakePipeline()
     made = click(settings=Settings(True, mask_source="given"), pipeline=pipeline, loaded=SQUARE)
