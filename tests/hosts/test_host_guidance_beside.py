@@ -55,11 +55,10 @@ def test_cfgpp_is_the_hosts_own(host, traces, monkeypatch, theirs, ours, scale):
     if theirs not in samplers():
         pytest.skip(f"this host has no {theirs}")
     if theirs == "Euler Ancestral CFG++":
-        import k_diffusion.sampling
         from ldm_patched.k_diffusion import sampling
 
         def of_the_job(x, seed=None):
-            return lambda sigma, sigma_next: k_diffusion.sampling.torch.randn_like(x)
+            return lambda sigma, sigma_next: sampling.torch.randn_like(x)  # as its Euler a
 
         monkeypatch.setattr(sampling, "default_noise_sampler", of_the_job)
     if theirs == "DDIM CFG++" and host.backend != "A1111":
