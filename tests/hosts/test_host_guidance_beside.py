@@ -56,9 +56,10 @@ def test_cfgpp_is_the_hosts_own(host, traces, monkeypatch, theirs, ours, scale):
         pytest.skip(f"this host has no {theirs}")
     if theirs == "Euler Ancestral CFG++":
         from ldm_patched.k_diffusion import sampling
+        from modules import sd_samplers_common
 
         def of_the_job(x, seed=None):
-            return lambda sigma, sigma_next: sampling.torch.randn_like(x)  # as its Euler a
+            return lambda *levels: sd_samplers_common.sampling.torch.randn_like(x)  # as its Euler a
 
         monkeypatch.setattr(sampling, "default_noise_sampler", of_the_job)
     if theirs == "DDIM CFG++" and host.backend != "A1111":
