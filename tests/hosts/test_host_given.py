@@ -102,10 +102,14 @@ def test_prompt_editing_steers_with_fixed_and_smoothed_masks(host, traces, promp
     plain = make(host, "txt2img", **asked)
     made = make(host, "txt2img", **asked, **ticked(objects="dog", curvature=0.9, **more))
     background = {"first_step": "background"} if "smoothing" in more else {}
-    quiet = ticked(objects="dog", curvature=0.9, **more, **background)
-    quiet = make(host, "txt2img", **asked, **quiet)
+    slow, still = (
+        make(host, "txt2img", **asked, **ticked(objects="dog", curvature=k, **more, **background))
+        for k in (0.9, 1e-9)
+    )
     assert apart(plain.images[0], made.images[0]) > 3
-    assert apart(plain.images[0], quiet.images[0]) > 1  # not by the first step alone
+    # Not by the first step alone. The same code with and without a lag: any difference is the
+    # mask's, and where it steers late (in Neo) there is no more than one of 255.
+    assert apart(still.images[0], slow.images[0]) > 0
 
 
 def test_a_note_names_its_pass(host, traces):
