@@ -91,9 +91,10 @@ class Tuning:
         self._optuna, self._studies = optuna, {}
         (folder / "locks").mkdir(parents=True, exist_ok=True)
         try:
-            self._storage = optuna.storages.RDBStorage(storage)
-            if storage.startswith("sqlite"):
-                _fast(self._storage.engine)
+            with FileLock(folder / "locks" / "storage"):  # tables are made by one process
+                self._storage = optuna.storages.RDBStorage(storage)
+                if storage.startswith("sqlite"):
+                    _fast(self._storage.engine)
         except Exception as error:  # of many databases' own kinds; its address may hold a password
             raise SettingsError(
                 f"storage: the database cannot be used ({type(error).__name__}); give an address "
@@ -103,7 +104,8 @@ class Tuning:
     def study(self, arm: str) -> Any:
         """An arm's study, made where there is none yet."""
         if arm not in self._studies:
-            self._studies[arm] = self._opened(arm)
+            with FileLock(self.folder / "locks" / "storage"):
+                self._studies[arm] = self._opened(arm)
         return self._studies[arm]
 
     def _opened(self, arm: str) -> Any:
