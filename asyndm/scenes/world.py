@@ -8,10 +8,11 @@ on a lake a reflection) for each object, and as many mountains as there are obje
 scene's own objects, otherwise for those of another, independent scene. So the backgrounds
 alone look the same at every coupling, and only what they tell about the objects changes.
 
-Of the two :data:`WORLDS` that is "shadows", where an object comes first and its shadow follows.
+Of the :data:`WORLDS` that is "shadows", where an object comes first and its shadow follows.
 In "beams" the background comes first: a pale beam of light falls from the sky to each object's
 foot, in its colour, so that number, order, place and colour can be read off before any object is
-there; and there are no mountains, shadows or reflections.
+there; and there are no mountains, shadows or reflections. In "veils" the same beams are a third
+as dense, and so can be read only at less noise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from .text import COLOURS, MAX_OBJECTS, PLACES, RELATIONS, SHAPES, TIMES, Group, Wish
 
-WORLDS = ("shadows", "beams")
+WORLDS = ("shadows", "beams", "veils")
 SIZE = 64  # pixels a side
 _SCALE = 3  # supersampling for smooth edges
 PALETTE = {
@@ -52,7 +53,8 @@ _GROUND = {  # at the horizon, at the bottom
 }
 _TINT = {"day": (1.0, 1.0, 1.0), "sunset": (0.94, 0.82, 0.78), "night": (0.34, 0.38, 0.48)}
 _BEAM = {"day": 214, "sunset": 204, "night": 120}  # the grey that beams are tinted from
-_TINTED = 0.36  # of an object's colour in its beam: pale enough that nobody takes it for an object
+_TINTED = {"beams": 0.36, "veils": 0.5}  # of an object's colour in its beam: none is taken for one
+_DENSE = {"beams": 225, "veils": 76}  # of 255, how much of the landscape a beam covers
 _BEAMS_APART = 9.0  # pixels
 _MOUNTAIN = {"day": (150, 162, 178), "sunset": (132, 112, 132), "night": (34, 38, 62)}
 
@@ -149,7 +151,7 @@ def sample_scene(
 
 def _lay_out(rng: np.random.Generator, wish: Wish, world: str) -> tuple[float, tuple[Thing, ...]]:
     """Places for all objects, apart from each other and on the ground below the horizon."""
-    between = _BEAMS_APART if world == "beams" else 0.0
+    between = _BEAMS_APART if world in _DENSE else 0.0
     kinds = [(group.shape, group.colour) for group in wish.groups for _ in range(group.count)]
     base = {1: 21.0, 2: 18.5, 3: 16.5, 4: 15.0}[len(kinds)]
     while True:
@@ -202,7 +204,7 @@ def draw(scene: Scene) -> Image.Image:
     rng = np.random.default_rng(scene.seed)
     image = _landscape(scene, rng)
     for thing in sorted(scene.context, key=lambda thing: thing.bottom):
-        if scene.world == "beams":
+        if scene.world in _DENSE:
             _draw_beam(image, scene, thing)
         else:
             _draw_trace(image, scene, thing, rng)
@@ -232,7 +234,7 @@ def _landscape(scene: Scene, rng: np.random.Generator) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     pen = ImageDraw.Draw(image)
     _draw_sky(pen, scene, rng)
-    if scene.world == "beams":
+    if scene.world in _DENSE:
         return image
     _draw_mountains(pen, scene, rng)
     if scene.place == "lake":
@@ -312,10 +314,11 @@ def _draw_beam(image: Image.Image, scene: Scene, thing: Thing) -> None:
     pen = ImageDraw.Draw(layer)
     x, foot = thing.x, thing.bottom
     corners = [(x - 2.6, -1), (x + 2.6, -1), (x + 4.2, foot), (x - 4.2, foot)]
-    pen.polygon([_up(*corner) for corner in corners], fill=225)
-    pen.ellipse([_up(x - 6.5, foot - 2.2), _up(x + 6.5, foot + 3.0)], fill=225)
+    pen.polygon([_up(*corner) for corner in corners], fill=_DENSE[scene.world])
+    pen.ellipse([_up(x - 6.5, foot - 2.2), _up(x + 6.5, foot + 3.0)], fill=_DENSE[scene.world])
     grey = _BEAM[scene.time]
-    fill = tuple(int((1 - _TINTED) * grey + _TINTED * v) for v in PALETTE[thing.colour])
+    tinted = _TINTED[scene.world]
+    fill = tuple(int((1 - tinted) * grey + tinted * v) for v in PALETTE[thing.colour])
     image.paste(fill, mask=layer)
 
 
