@@ -80,12 +80,12 @@ def _write_gguf(path: Path, state: dict[str, torch.Tensor]) -> None:
 
 
 def _quantised(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As bitsandbytes packs the projections of blocks."""
+    """As bitsandbytes packs projections: all, for what is plain the host packs on a GPU alone."""
     from bitsandbytes.functional import quantize_4bit
 
     made = dict(state)
     for key, value in state.items():
-        if value.ndim == 2 and "block" in key and key.endswith(".weight"):
+        if value.ndim == 2 and key.endswith(".weight"):
             packed, how = quantize_4bit(value.float(), blocksize=64, quant_type="nf4")
             made[key] = packed
             made |= {f"{key}.{name}": part for name, part in how.as_dict(packed=True).items()}
