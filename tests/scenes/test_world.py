@@ -101,9 +101,7 @@ def test_the_checker_reads_2000_rendered_scenes():
 
 @pytest.mark.parametrize(("world", "covers"), [("beams", 225 / 255), ("veils", 76 / 255)])
 @given(seed=seeds, coupling=st.sampled_from(COUPLINGS))
-def test_beams_tell_number_order_place_and_colour_and_are_no_objects(
-    world, covers, seed, coupling
-):
+def test_beams_tell_number_order_place_and_colour_and_are_no_objects(world, covers, seed, coupling):
     rng = np.random.default_rng(seed)
     wish = sample_wish(rng, held_out=None)
     scene = sample_scene(rng, wish, coupling, world)
