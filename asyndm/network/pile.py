@@ -68,7 +68,8 @@ class Pile:
                 queries, keys = (x.flatten(0, 2).float() for x in part)
                 logits = torch.bmm(queries, (keys * width**-0.5).transpose(1, 2))
                 shares = logits.softmax(dim=-1).view(layers, n, -1, pixels, k.shape[3])
-                total = shares.sum(dim=(0, 2))
+                # One after the other: in one sum the order depends on n, so an image on its batch.
+                total = shares.sum(dim=2).sum(dim=0)
                 self._total = total if self._total is None else self._total + total
 
 
