@@ -84,8 +84,6 @@ def lora_of(host: Any, name: str) -> Iterator[str]:
     path = folder / f"of-{name}.safetensors"
     save_file(tensors, str(path))
     networks.list_available_networks()
-    if host.name == "A1111":  # what it does when it has loaded a model
-        networks.assign_network_names_to_compvis_modules(host.shared.sd_model)
     try:
         yield path.stem
     finally:
@@ -262,6 +260,9 @@ def _a1111(host: Any) -> None:
         setattr(model, name, getattr(own, name, None))
     sd_hijack.model_hijack.hijack(model)
     sd_models.model_data.set_sd_model(model)
+    import networks  # of its own extension, which does this when a model is loaded
+
+    networks.assign_network_names_to_compvis_modules(model)
 
 
 def _no_words(texts: Any, **options: Any) -> dict[str, list]:
