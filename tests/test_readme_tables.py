@@ -238,3 +238,12 @@ def test_what_a_fine_tune_gives_is_told_from_its_rows():
     for low, high, says in ((-1, 1, "neither"), (0.1, 1, "more"), (-1, -0.1, "fewer")):
         leads["right_difference"] |= {"low": low, "high": high}
         assert f"leads by half {says}" in tables.mixed(of_run)
+
+
+def test_what_a_fine_tune_gives_alone_is_told_from_its_rows():
+    of_run = report("mixed_host")
+    assert of_run["pictures"] >= 500 and of_run["weights"] != report("mixed")["weights"]
+    before = tables.mixed_host(of_run)
+    for row in of_run["rows"][1:]:
+        row["right_difference"]["low"] = -1.0
+    assert "alone neither more nor fewer" in tables.mixed_host(of_run) != before

@@ -83,6 +83,17 @@ def mixed_says(report: dict) -> str:
     )
 
 
+def mixed_host_says(report: dict) -> str:
+    """What the fine-tune gives alone, and what levelled norms add where the context leads."""
+    row = next(r for r in report["rows"] if r["method"] == LEADS.removesuffix(HOST))
+    return (
+        f"So by the fine-tune alone {beside(row['right_difference'], 'by plain inpainting')}; "
+        f"against a slow region alone the lead makes {change(report['lead_less_slow'], 3, True)}. "
+        "Levelled norms in training and drawing less the host's in both, where the context leads: "
+        f"{change(report['levelled_less_host_where_the_context_leads'], 3, True)}."
+    )
+
+
 def norm_cost(report: dict) -> str:
     """Time, peak memory and operations beside the host's norms, by size."""
     rows = []

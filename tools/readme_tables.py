@@ -20,7 +20,15 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from readme_cells import change, level, number, p_value, table  # noqa: E402
 from readme_guidance import guidance  # noqa: E402
-from readme_norms import LEADS, mixed_says, norm_cost, norms, reach_grid, reach_says  # noqa: E402
+from readme_norms import (  # noqa: E402
+    LEADS,
+    mixed_host_says,
+    mixed_says,
+    norm_cost,
+    norms,
+    reach_grid,
+    reach_says,
+)
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -72,6 +80,11 @@ def reach(report: dict) -> str:
 def mixed(report: dict) -> str:
     """A network that was fine-tuned with levelled norms on mixed noise."""
     return f"{arms(report, ALONE)}\n\n{mixed_says(report)}"
+
+
+def mixed_host(report: dict) -> str:
+    """The same fine-tune with the host's norms throughout."""
+    return f"{arms(report)}\n\n{mixed_host_says(report)}"
 
 
 def repaint(report: dict) -> str:
@@ -240,6 +253,7 @@ TABLES = {
     "reach_grid": ("repaint-reach-grid.json", reach_grid),
     "reach": ("repaint-reach.json", reach),
     "mixed": ("repaint-mixed.json", mixed),
+    "mixed_host": ("repaint-mixed-host.json", mixed_host),
     "guidance": ("guidance.json", guidance),
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),

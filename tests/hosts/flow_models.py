@@ -89,6 +89,7 @@ def lora_of(host: Any, name: str) -> Iterator[str]:
     finally:
         path.unlink()
         networks.list_available_networks()
+        vars(host.shared.sd_model).pop("diffusers_weight_map", None)  # A1111's, of its first LoRA
 
 
 def forget_prompts() -> None:
