@@ -29,6 +29,7 @@ def load(host):
 
     yield load
     host.checkpoint("sd1")
+    host.txt2img(prompt="", steps=1)
 
 
 @pytest.mark.parametrize("kind", ["txt2img", "hires", "inpaint"])
