@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from networks import TOKENS, Case, diffusers_unet, ldm_unet
-from torch import Tensor
 
 from asyndm.core.masks import binary_masks
 from asyndm.core.rows import Rows
@@ -21,7 +20,6 @@ from asyndm.network import (
     grid_for,
     pile,
 )
-from asyndm.network.pile import Pile
 
 WORDS = [[2], [3, 4], []]  # positions of three objects; the third is not in this prompt
 COLUMNS = [[WORDS], [WORDS]]
@@ -386,21 +384,3 @@ def test_a_second_call_inside_a_step_is_not_read(small: Case) -> None:
         small(small.inputs(2), 300.0)
         with pytest.raises(RuntimeError, match="No cross-attention"):
             capture.read()
-
-
-@pytest.mark.parametrize("width", [5, 8, 40])
-@pytest.mark.parametrize("room", [2, 5])
-def test_what_is_read_of_an_image_does_not_depend_on_its_batch(width: int, room: int) -> None:
-    """To the last bit: a cell whose attention is its mean must fall to the same side."""
-    torch.manual_seed(0)
-    heads, sizes = 8, (256, 77)
-    layers = [[0.3 * torch.randn(3, n, heads * width) for n in sizes] for _ in range(5)]
-
-    def shares(rows: slice) -> Tensor:
-        pile = Pile(*(x[rows] for x in layers[0]), heads, room)
-        for q, k in layers:
-            pile.add(q[rows], k[rows])
-        return pile.shares()
-
-    together = shares(slice(None))
-    assert all(torch.equal(together[j], shares(slice(j, j + 1))[0]) for j in range(3))
