@@ -87,6 +87,14 @@ class Toys:
         return pipe
 
 
+def schedule(pipe, monkeypatch, kind="EulerDiscreteScheduler"):
+    """Another scheduler of diffusers, with the pipeline's own configuration."""
+    import diffusers
+
+    scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config)
+    monkeypatch.setattr(pipe, "scheduler", scheduler)
+
+
 def made(pipe, kind="text", prompts=PROMPTS, steps=4, seeds=(3, 4), **changes):
     """Latents [B, 4, 16, 16] of a pipeline's call."""
     prompts = list(prompts)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import diffusers
 import pytest
 import torch
-from steer_toys import GENERAL, PROMPTS, STRONG, Toys, close, hooks, made, steered
+from steer_toys import GENERAL, PROMPTS, STRONG, Toys, close, hooks, made, schedule, steered
 
 from asyndm import Settings
 from asyndm.core.masks import DynamicMasks
@@ -36,8 +35,7 @@ def pipe(toys, monkeypatch):
 
     pipe = toys.pipe()
     levelling.forget(pipe.unet)
-    scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    schedule(pipe, monkeypatch)
     return pipe
 
 

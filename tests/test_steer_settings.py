@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import diffusers
 import numpy as np
 import pytest
 import torch
-from steer_toys import GENERAL, PROMPTS, STRONG, Toys, close, hooks, made, steered
+from steer_toys import GENERAL, PROMPTS, STRONG, Toys, close, hooks, made, schedule, steered
 
 from asyndm import Settings
 from asyndm.core.masks import DynamicMasks
@@ -32,8 +31,7 @@ def toys(tmp_path_factory):
 @pytest.fixture
 def pipe(toys, monkeypatch):
     pipe = toys.pipe()
-    scheduler = diffusers.EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    schedule(pipe, monkeypatch)
     return pipe
 
 
@@ -101,8 +99,7 @@ def by_the_core(pipe, settings, rule, steps=4, scale=5.0):
 )
 def test_the_pipeline_s_loop_is_the_core_s(pipe, scheduler, rule, changes, monkeypatch):
     """Masks, clocks, guidance: by two loops, the pipeline's and the core's own."""
-    scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
-    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    schedule(pipe, monkeypatch, scheduler)
     settings = Settings(curvature=0.7, **changes)
     latents, measured = by_the_core(pipe, settings, rule)
     mine, result = steered(pipe, settings)
@@ -207,8 +204,7 @@ def test_callbacks_may_change_what_they_are_shown(pipe):
 
 
 def test_a_generator_nobody_gave_is_drawn_from_alike(pipe, monkeypatch):
-    scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config)
-    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    schedule(pipe, monkeypatch, "DDIMScheduler")
     pictures = []
     for settings in (None, GENERAL, Settings(curvature=1e-9, mask_source="fixed")):
         torch.manual_seed(7)
@@ -228,8 +224,7 @@ def test_two_pipelines_share_one_denoising(toys, kind, monkeypatch):
 
     base, refiner = toys.pipe("XL"), toys.pipe("XL", "image")
     for pipe in (base, refiner):
-        scheduler = getattr(diffusers, kind).from_config(pipe.scheduler.config)
-        monkeypatch.setattr(pipe, "scheduler", scheduler)
+        schedule(pipe, monkeypatch, kind)
     plain = made(base, steps=6, denoising_end=0.6)
     same, result = steered(Checkpoint(base), GENERAL, steps=6, denoising_end=0.6)
     close(same, plain)

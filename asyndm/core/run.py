@@ -344,10 +344,11 @@ class Director:
     def _tell(self, time: PixelTime | None) -> None:
         self.call.pixel_time = time
         self.call.timestep_table = self.call.text_timestep = None
-        if time is not None:
-            told = time.timestep_table
-            self.call.timestep_table = self.timestep(time.sigma_table) if told is None else told
-        if time is not None and self.text_timestep == "objects" and not time.uniform:
+        if time is None:
+            return
+        told = time.timestep_table
+        self.call.timestep_table = self.timestep(time.sigma_table) if told is None else told
+        if self.text_timestep == "objects" and not time.uniform:
             self.call.text_timestep = self._mean_of_objects(time)
 
     def _mean_of_objects(self, time: PixelTime) -> Tensor:

@@ -165,8 +165,8 @@ class Tuning:
         Raises:
             SettingsError: there is none.
         """
-        full = [one for one in self.trials(arm) if one.value is not None]
-        full = [one for one in full if one.state == self._optuna.trial.TrialState.COMPLETE]
+        complete = self._optuna.trial.TrialState.COMPLETE  # a pruned one may have a value, too
+        full = [one for one in self.trials(arm) if one.state == complete]
         if not full:
             raise SettingsError(f"tune: {arm}: no trial is over yet; let 'bench tune run' go on.")
         return max(full, key=lambda one: (one.value, -one.number))
