@@ -42,13 +42,19 @@ def _clip_tokenizer(folder: Path):
 
 
 def save(
-    folder: Path, xl: bool = False, two: bool = False, inpaints: bool = False, **scheduler
+    folder: Path,
+    xl: bool = False,
+    two: bool = False,
+    inpaints: bool = False,
+    second: int = WIDTH,
+    **scheduler,
 ) -> Path:
     """Write a checkpoint of the kind of Stable Diffusion 1.5, 2.1 or XL; its latents are 16x16.
 
     Args:
         two: of 2.1, which predicts v.
         inpaints: its network takes a mask and the masked picture, nine channels.
+        second: the width of XL's second text encoder.
         scheduler: changes of its configuration.
     """
     words()
@@ -66,8 +72,8 @@ def save(
     }  # fmt: skip
     if xl:
         unet |= {
-            "cross_attention_dim": 2 * WIDTH, "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + WIDTH,
+            "cross_attention_dim": WIDTH + second, "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 6 * 8 + second,
             "use_linear_projection": True,
         }  # fmt: skip
     if two:
@@ -91,8 +97,9 @@ def save(
     }  # fmt: skip
     kind = f"StableDiffusion{'XL' if xl else ''}{'Inpaint' if inpaints else ''}Pipeline"
     if xl:
-        second = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**text))
-        parts |= {"text_encoder_2": second, "tokenizer_2": tokenizer}
+        text |= {"hidden_size": second, "projection_dim": second}
+        wide = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**text))
+        parts |= {"text_encoder_2": wide, "tokenizer_2": tokenizer}
     else:
         parts |= {
             "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,

@@ -19,9 +19,11 @@ from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
 from asyndm.core.settings import SettingsError
 from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
+from asyndm.pipelines import single_file
 from asyndm.pipelines.prompts import PipelineWords, tokens_of
 from asyndm.pipelines.schedulers import parametrisation_of
 
+FILES = (".safetensors", ".ckpt", ".pt")  # what is no name on the hub
 # Of models without signal at the last timestep: what WebUIs take there instead of 0.
 _LEAST_ALPHA = 4.8973451890853435e-08
 
@@ -195,26 +197,35 @@ class Checkpoint:
         return latents.float().cpu(), average.read().float().cpu()
 
 
-def load_pipeline(path: str | Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Any:
+def load_pipeline(
+    path: str | Path,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    config: str | Path | None = None,
+) -> Any:
     """diffusers' text-to-image pipeline of a folder in its layout, a WebUI's file, or a hub's name.
 
     Args:
         path: of it.
         device: where it runs.
         dtype: of its weights.
+        config: of a file, see :mod:`asyndm.pipelines.single_file`.
 
     Raises:
         SettingsError: nothing that can be loaded.
     """
     try:
-        from diffusers import AutoPipelineForText2Image, StableDiffusionPipeline
+        from diffusers import AutoPipelineForText2Image
 
-        options = {"torch_dtype": dtype, "local_files_only": Path(path).exists()}
+        if not Path(path).exists() and (Path(path).is_absolute() or Path(path).suffix in FILES):
+            raise FileNotFoundError("there is no such file or folder")
         if Path(path).is_file():
-            pipe = StableDiffusionPipeline.from_single_file(str(path), **options)
+            pipe = single_file.load(Path(path), config, dtype)
         else:
-            pipe = AutoPipelineForText2Image.from_pretrained(str(path), **options)
-    except ModuleNotFoundError:
+            pipe = AutoPipelineForText2Image.from_pretrained(
+                str(path), torch_dtype=dtype, local_files_only=Path(path).exists()
+            )
+    except (ModuleNotFoundError, SettingsError):
         raise
     except Exception as error:  # of many libraries' own kinds: files, hub, weights
         lines = str(error).splitlines() or [type(error).__name__]

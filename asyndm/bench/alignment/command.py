@@ -12,7 +12,7 @@ from typing import Any
 from asyndm.core.settings import SettingsError, check_whole
 
 from . import drawing, matching, prompt_sets, recipes
-from .backends import Setup, open_backend
+from .backends import OF_DIFFUSERS, Setup, open_backend
 from .methods import finished, parse_all
 from .plan import Plan
 from .spread import spread
@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "threads": None,
     "device": None,
     "offload": False,
+    "config": None,
     "family": None,
     "chosen": None,
     "recipe": None,
@@ -86,6 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("threads", "of torch", type=int)
     add("device", "cuda, mps, cpu")
     add("offload", "keep what does not run off the GPU", action="store_true")
+    add("config", "of a checkpoint that is one file: its folder in diffusers' layout, without "
+        "weights (default: the one beside it that is named as it is)", type=Path,
+        metavar="FOLDER")  # fmt: skip
     add("family", "methods whose p values are corrected together; default: all but the baseline",
         nargs="+", metavar="METHOD")  # fmt: skip
     add("chosen", "chosen.json of a folder with development prompts: its methods are drawn",
@@ -189,7 +193,7 @@ def setup_of(values: dict[str, Any]) -> Setup:
         size=_size(values["size"]),
         precision=values["precision"],
         coupling=values["coupling"],
-        options={"device": values["device"], "offload": values["offload"]},
+        options={name: values[name] for name in OF_DIFFUSERS},
     )
 
 

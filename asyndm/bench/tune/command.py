@@ -30,7 +30,7 @@ VERBS = ("run", "confirm")
 _PLAN, _CHOSEN, _REPORT = "tune-plan.json", "chosen.json", "tune.json"
 _OF_RUN = ("backend", "prompts", "seeds", "steps", "cfg", "rule", "schedule", "size", "precision",
            "coupling")  # fmt: skip
-_OF_MACHINE = ("batch", "threads", "device", "offload")  # these do not change pictures
+_OF_MACHINE = ("batch", "threads", "device", "offload", "config")  # those of this machine
 _OWN: dict[str, Any] = {
     "score": "right",
     "arms": list(ARMS),
@@ -87,6 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("threads", "of torch", None, type=int)
     add("device", "cuda, mps, cpu", None)
     add("offload", "keep what does not run off the GPU", False, action="store_true")
+    add("config", "as of 'bench alignment'", None, type=Path, metavar="FOLDER")
     parser.add_argument(
         "--storage",
         metavar="URL",

@@ -1,5 +1,5 @@
 """What draws: the embedded model, a checkpoint, WebUIs, or nobody (pictures that are there)."""
 
-from .base import Backend, Drawn, Job, Setup, open_backend
+from .base import OF_DIFFUSERS, Backend, Drawn, Job, Setup, open_backend
 
-__all__ = ["Backend", "Drawn", "Job", "Setup", "open_backend"]
+__all__ = ["OF_DIFFUSERS", "Backend", "Drawn", "Job", "Setup", "open_backend"]

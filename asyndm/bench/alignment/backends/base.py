@@ -21,6 +21,7 @@ BACKENDS = {
     "webui": "webui:WebUI",
     "images": "images:Images",
 }
+OF_DIFFUSERS = ("device", "offload", "config")  # options of that backend alone
 
 
 @dataclass(frozen=True)
@@ -125,4 +126,10 @@ def open_backend(text: str, setup: Setup) -> Backend:
         raise SettingsError(f"backend: {kind!r} is unknown; choose of {', '.join(BACKENDS)}.")
     module, _, name = BACKENDS[kind].partition(":")
     made = importlib.import_module(f"asyndm.bench.alignment.backends.{module}")
-    return getattr(made, name)(where, setup)
+    backend = getattr(made, name)(where, setup)
+    unread = [name for name in OF_DIFFUSERS if setup.options.get(name) and kind != "diffusers"]
+    if setup.coupling != Setup.coupling and kind != "embedded":
+        unread.append("coupling")
+    if unread:
+        raise SettingsError(f"{unread[0]}: the backend {kind} does not read it; leave it out.")
+    return backend

@@ -15,6 +15,7 @@ from asyndm.core.settings import Settings, SettingsError
 from asyndm.guidance import methods as ways
 from asyndm.network import UnsupportedNetwork
 from asyndm.pipelines import load_pipeline, size_of, steer
+from asyndm.pipelines.single_file import config_of
 from asyndm.pipelines.views import is_packed
 
 from ..methods import Method
@@ -57,12 +58,17 @@ class Diffusers(Backend):
             value = getattr(setup, name)
             if value is not None and value not in known:
                 raise SettingsError(f"{name}: {value!r} is unknown; choose of {', '.join(known)}.")
-        self.path = Path(where)
+        self.path, config = Path(where), setup.options.get("config")
+        if config is not None and not self.path.is_file():
+            raise SettingsError(
+                "config: a folder has its own, and a name on the hub; leave it out."
+            )
+        self.config = config_of(self.path, config) if self.path.is_file() else None
         device = setup.options.get("device") or _best_device()
         offload = bool(setup.options.get("offload"))
         try:
             self.pipe = load_pipeline(
-                self.path, "cpu" if offload else device, DTYPES[setup.precision]
+                self.path, "cpu" if offload else device, DTYPES[setup.precision], self.config
             )
             with steer(self.pipe, film=False):
                 pass
@@ -111,7 +117,10 @@ class Diffusers(Backend):
         self.pipe.scheduler = made
 
     def identity(self) -> dict[str, Any]:
-        return {"backend": "diffusers", "checkpoint": self.path.name, "hash": hash_of(self.path)}
+        known = {"backend": "diffusers", "checkpoint": self.path.name, "hash": hash_of(self.path)}
+        if self.config is not None:
+            known["config"] = hash_of(self.config, "*.json", "*.txt")
+        return known
 
     def check(self, methods: list[Method], prompts: list[Prompt]) -> None:
         for method in methods:
@@ -181,10 +190,15 @@ def _best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def hash_of(path: Path) -> str:
-    """Of a checkpoint: of its files' names, sizes and first and last megabyte."""
+def hash_of(path: Path, *kinds: str) -> str:
+    """Of a checkpoint: of its files' names, sizes and first and last megabyte.
+
+    Args:
+        kinds: patterns of a folder's files that count; none = all of them.
+    """
     digest = hashlib.sha256()
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    within = [one for kind in kinds or ("*",) for one in path.rglob(kind) if one.is_file()]
+    files = sorted(within) if path.is_dir() else [path]
     for one in files:
         size = one.stat().st_size
         digest.update(f"{one.relative_to(path) if path.is_dir() else ''} {size}".encode())
