@@ -143,6 +143,7 @@ def test_geneval_is_the_published_file():
     text = geneval.as_published()
     published = "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13"
     assert hashlib.sha256(text.encode()).hexdigest() == published
+    assert not any(map(geneval.fault_of, geneval.prompts()))
     lines = "".join(one["prompt"] + "\n" for one in geneval.prompts())
     published = "55b6e3650e980c13daf30569eb666e000faf19bfc2b7b4cbe999fcdb7aa9d680"
     assert hashlib.sha256(lines.encode()).hexdigest() == published
@@ -179,6 +180,11 @@ def test_prompts_of_a_file(tmp_path, name, content):
     assert [p.text for p in prompt_sets.load(str(tmp_path / name))] == ["a cat", "a dog"]
 
 
+def asks(**more):
+    one = {"class": "cat", "count": 1, **more}
+    return json.dumps({"prompt": "a cat", "include": [one]})
+
+
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
@@ -188,6 +194,15 @@ def test_prompts_of_a_file(tmp_path, name, content):
         ("p.json", "[", "line 1: it is no JSON"),
         ("p.jsonl", '"a cat"\n{"prompt": \n', "line 2: it is no JSON"),
         ("p.txt", "\n \n", "has no test prompt"),
+        ("p.csv", '"prompt"x\na cat\n', "line 1: ','"),
+        ("p.csv", 'prompt\na cat\n"a" dog\n', "line 3: ','"),
+        ("p.csv", "prompt\na cat\na dog, a bike\n", "line 3: 1 more columns"),
+        ("p.json", "[" * 100_000, "no list of prompts"),
+        ("p.jsonl", '{"prompt": "a cat", "include": [{"clas": "cat"}]}', "include 1 has no class"),
+        ("p.jsonl", asks(count="two"), "include 1: count is 'two'"),
+        ("p.jsonl", asks(color="mauve"), "include 1: color is 'mauve'"),
+        ("p.jsonl", asks(position=["left of", 0]), "include 1: position is"),
+        ("p.jsonl", '"a dog"\n{"prompt": "a cat", "exclude": 3}', "line 2: exclude is no list"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, name, content, says):

@@ -49,6 +49,28 @@ def as_published(seed: int = SEED) -> str:
     return "".join(json.dumps(one) + "\n" for one in prompts(seed))
 
 
+def fault_of(asks: dict[str, Any]) -> str:
+    """What is wrong in a prompt's ``include`` and ``exclude``; "" where nothing is."""
+    for name in ("include", "exclude"):
+        entries = asks.get(name, [])
+        if not isinstance(entries, list):
+            return f"{name} is no list"
+        for place, one in enumerate(entries):
+            at = f"{name} {place + 1}"
+            if not isinstance(one, dict) or not isinstance(one.get("class"), str):
+                return f"{at} has no class"
+            count = one.get("count")
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+                return f"{at}: count is {count!r}, not a number of objects"
+            if one.get("color", COLOURS[0]) not in COLOURS:
+                return f"{at}: color is {one['color']!r}, not one of {', '.join(COLOURS)}"
+            where = one.get("position", [_POSITIONS[0], -1])
+            sound = isinstance(where, list) and len(where) == 2 and where[0] in _POSITIONS
+            if not sound or ("position" in one and where[1] not in range(place)):
+                return f"{at}: position is {where!r}, not e.g. ['left of', 0] of an entry before it"
+    return ""
+
+
 def _a(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 

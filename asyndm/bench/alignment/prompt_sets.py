@@ -185,16 +185,21 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 def _rows(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names = [(name or "").strip().lower() for name in reader.fieldnames or []]
-    if not set(names) & set(_COLUMNS):
-        raise SettingsError(
-            f"prompts: {path.name} line 1: no column {' or '.join(_COLUMNS[:3])} among {names}."
-        )
     try:
+        names = [(name or "").strip().lower() for name in reader.fieldnames or []]
+        if not set(names) & set(_COLUMNS):
+            raise SettingsError(
+                f"prompts: {path.name} line 1: no column {' or '.join(_COLUMNS[:3])} among {names}."
+            )
         for row in reader:
+            if None in row:  # e.g. a comma in a prompt without quotes: the rest would be lost
+                raise SettingsError(
+                    f"prompts: {path.name} line {reader.line_num}: {len(row[None])} more columns "
+                    "than the first line names; put the prompt in quotes."
+                )
             yield f"line {reader.line_num}", row
-    except csv.Error as error:
-        raise SettingsError(f"prompts: {path.name} line {reader.line_num}: {error}.") from None
+    except csv.Error as error:  # the line that failed is not counted
+        raise SettingsError(f"prompts: {path.name} line {reader.line_num + 1}: {error}.") from None
 
 
 def _json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
@@ -202,9 +207,12 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 value = json.loads(line)
-            except json.JSONDecodeError as error:
-                where = f"prompts: {path.name} line {number}"
-                raise SettingsError(f"{where}: it is no JSON ({error.msg}).") from None
+            except (json.JSONDecodeError, RecursionError) as error:
+                where, why = (
+                    f"prompts: {path.name} line {number}",
+                    getattr(error, "msg", "too deep"),
+                )
+                raise SettingsError(f"{where}: it is no JSON ({why}).") from None
             yield f"line {number}", value
 
 
@@ -214,6 +222,8 @@ def _json(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     except json.JSONDecodeError as error:
         where = f"prompts: {path.name} line {error.lineno}"
         raise SettingsError(f"{where}: it is no JSON ({error.msg}).") from None
+    except RecursionError:
+        raise SettingsError(f"prompts: {path.name}: it is no list of prompts.") from None
     if isinstance(value, dict):  # COCO's captions, {"prompts": [...]}, or name -> prompt
         for name in ("annotations", *_COLUMNS):
             if isinstance(value.get(name), list):
@@ -232,7 +242,11 @@ def _prompt_of(value: Any, number: int, where: str) -> Prompt:
     if isinstance(value, dict):
         fields = {str(name).strip().lower(): each for name, each in value.items()}
         task = next((str(fields[name]) for name in _TASKS if fields.get(name)), "")
-        asks = value if isinstance(fields.get("include"), list) else {}
+        if "include" in fields or "exclude" in fields:
+            fault = geneval.fault_of(value)
+            if fault:
+                raise SettingsError(f"{where}: {fault}.")
+            asks = value
         value = next((fields[name] for name in _COLUMNS if name in fields), None)
     if not isinstance(value, str) or not value.strip():
         raise SettingsError(f"{where}: there is no prompt in it; write text, or a field 'prompt'.")
