@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -67,6 +69,27 @@ class Served:
         self.url = f"http://127.0.0.1:{self.http.server_port}"
 
 
+class Own:
+    """A real host's own API at an address of its own, with its own routes and login."""
+
+    def __init__(self, monkeypatch, login=None):
+        import uvicorn
+        from fastapi import FastAPI
+        from modules import shared
+        from modules.api.api import Api
+
+        monkeypatch.setattr(shared.cmd_opts, "api_auth", login)
+        app = Api(FastAPI(), threading.Lock()).app
+        self.http = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=self.http.run, daemon=True)
+        thread.start()
+        while not self.http.started:
+            assert thread.is_alive()
+            time.sleep(0.1)
+        port = self.http.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+
+
 @pytest.fixture
 def prompts(tmp_path):
     path = tmp_path / "prompts.txt"
@@ -100,6 +123,35 @@ def test_methods_are_told_apart_by_their_rows_and_pictures(host, tmp_path, promp
     with Image.open(store.picture(records["sync"]["key"])) as image:
         assert (unticked.images[0] == __import__("numpy").asarray(image)).all()
     served.http.shutdown()
+
+
+def test_by_the_hosts_own_api(host, tmp_path, prompts, monkeypatch, capsys):
+    """Over HTTP by its own routes, as in a WebUI that was started with --api and --api-auth."""
+    if not os.environ.get("ASYNDM_WEBUI_DIR"):
+        pytest.skip("of a real host")
+    args = ["--methods", "sync", "asyndm:k=.9", "pag", "--limit", 1]
+    served, own = Served(host), Own(monkeypatch, "me:secret")
+    assert run(tmp_path / "own", [own.url], prompts, *args) == 2
+    error = capsys.readouterr().err
+    assert "ASYNDM_WEBUI_LOGIN" in error and error.count("\n") == 1
+    monkeypatch.setenv("ASYNDM_WEBUI_LOGIN", "me:secret")
+    assert run(tmp_path / "own", [own.url], prompts, *args, "--rule", "Magic") == 2
+    assert "no sampler" in capsys.readouterr().err
+    pictures, rows = {}, {}
+    for name, url in (("own", own.url), ("served", served.url)):
+        assert run(tmp_path / name, [url], prompts, *args) == 0
+        plan, store = Plan.load(tmp_path / name), Store(tmp_path / name)
+        store.refresh()
+        keys = {m.text: plan.keys(m)[0][0] for m in plan.methods}
+        pictures[name] = {text: store.picture(key).read_bytes() for text, key in keys.items()}
+        rows[name] = {text: store.records[key]["rows"] for text, key in keys.items()}
+    assert pictures["own"] == pictures["served"] and len({*pictures["own"].values()}) == 3
+    assert rows["own"] == rows["served"]
+    assert rows["own"]["asyndm:k=.9"] == 8 and rows["own"]["pag"] == 12
+    plan = json.loads((tmp_path / "own" / "plan.json").read_text())
+    assert plan["identity"]["checkpoint"].startswith("tiny-sd1")
+    served.http.shutdown()
+    own.http.should_exit = True
 
 
 def test_addresses_share_the_work_and_one_may_die(host, tmp_path, prompts, capsys):
