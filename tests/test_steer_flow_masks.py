@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from steer_flow_toys import FAMILIES, INSIDE, Toys, alike, made, moved, opened
-from steer_toys import GENERAL, STRONG, close
+from steer_toys import GENERAL, STRONG, close, hooks
 
 from asyndm import Settings
 from asyndm.core.settings import SettingsError
@@ -151,9 +151,24 @@ def test_networks_that_cannot_be_looked_into(toys, family):
             moved(pipe, STRONG)
         pipe.transformer.disable_cache()
     assert torch.equal(moved(pipe, STRONG)[0], moved(own, STRONG)[0])  # the remedies are some
-    pipe.transformer.compile()
+    own = {"__module__": "nunchaku.models.linear"}
+    pipe.transformer.part = type("SVDQW4A4Linear", (torch.nn.Identity,), own)()
+    cannot_be_steered(pipe, "nunchaku")
+    del pipe.transformer.part
+    pipe.transformer.transformer_blocks[0].ff.compile(backend="eager")
+    cannot_be_steered(pipe, "switch torch.compile off")
+    pipe.transformer = torch.compile(pipe.transformer.transformer_blocks[0], backend="eager")
     with pytest.raises(UnsupportedNetwork, match="switch torch.compile off"):
         moved(pipe, STRONG)
+
+
+def cannot_be_steered(pipe, line):
+    """One line, no hook, and outside the block the pipeline is what it was."""
+    plain, own = made(pipe), type(pipe)
+    with pytest.raises(UnsupportedNetwork, match=line) as told:
+        moved(pipe, STRONG)
+    assert "\n" not in str(told.value) and hooks(pipe) == 0 and type(pipe) is own
+    assert torch.equal(made(pipe), plain)
 
 
 def test_lora_and_offloading(toys, family, monkeypatch):

@@ -42,8 +42,10 @@ def transformer_tokens(model: Any, network: nn.Module, classic: Any, text: str) 
     if not hasattr(network, "joint_blocks"):
         return [_one(model, text, None)]
     clip = classic(text)
-    # Off by default in the hosts: then these tokens are zeros, alike for every word.
-    if not getattr(shared.opts, "sd3_enable_t5", False):
+    # Off by default in the hosts: then these tokens are zeros, alike for every word. So they are in
+    # AUTOMATIC1111 where it was switched on and the model not loaded again.
+    engine = getattr(getattr(model, "cond_stage_model", None), "model_t5", model)
+    if not getattr(shared.opts, "sd3_enable_t5", False) or getattr(engine, "t5xxl", engine) is None:
         return [clip]
     return [clip, _one(model, text, len(clip[0]))]
 

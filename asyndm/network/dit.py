@@ -68,7 +68,6 @@ class TransformerHooks(UNetHooks):
     ) -> None:
         if norms is not None:
             raise UnsupportedNetwork("norms: a transformer has no group norms to level.")
-        check_weights(unet)
         self.reader: JointReader | None = None
         self.text_tokens = 0
         self._tokens: TokenRows | None = None
@@ -327,18 +326,3 @@ class TransformerHooks(UNetHooks):
 
 # What a chunk says that changes nothing; tanh(20) is 1 in every precision. Others say 0.
 SILENT = {GATE: 1.0, TANH: 20.0}
-
-
-def check_weights(network: nn.Module) -> None:
-    """Refuse weights whose kernels do without the modules that hooks are on.
-
-    Raises:
-        UnsupportedNetwork: nunchaku's.
-    """
-    for module in network.modules():
-        kind = f"{type(module).__module__}.{type(module).__name__}"
-        if "nunchaku" in kind.lower() or type(module).__name__.startswith("SVDQ"):
-            raise UnsupportedNetwork(
-                "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
-                "fp8 weights."
-            )

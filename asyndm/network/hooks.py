@@ -204,15 +204,14 @@ def check_hookable(unet: nn.Module) -> None:
     """Make sure that hooks inside the network will run.
 
     Raises:
-        UnsupportedNetwork: it is compiled or scripted, wholly or in part.
+        UnsupportedNetwork: it is compiled, scripted or nunchaku's, wholly or in part.
     """
     if not isinstance(unet, nn.Module):
         raise UnsupportedNetwork(
             f"AsynDM needs a torch network; this one is a {type(unet).__name__}."
         )
     for module in unet.modules():
-        compiled = getattr(module, "_compiled_call_impl", None) is not None
-        if compiled or "_orig_mod" in module._modules:
+        if _is_compiled(module):
             raise UnsupportedNetwork(
                 "AsynDM cannot look into a compiled network: switch torch.compile off."
             )
@@ -220,3 +219,21 @@ def check_hookable(unet: nn.Module) -> None:
             raise UnsupportedNetwork(
                 "AsynDM cannot look into a scripted network: use the plain PyTorch one."
             )
+        if _is_nunchaku(type(module)):  # its kernels do without the modules that hooks are on
+            raise UnsupportedNetwork(
+                "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
+                "fp8 weights."
+            )
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    """By ``torch.compile(module)``, ``module.compile()`` or a compiled ``forward``."""
+    if getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules:
+        return True
+    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+
+
+def _is_nunchaku(kind: type) -> bool:
+    """Whether a class is of the library or, in Forge Neo, made of its classes."""
+    names = f"{kind.__module__}.{kind.__name__}"
+    return "nunchaku" in names.lower() or kind.__name__.startswith("SVDQ")

@@ -17,6 +17,7 @@ from torch import nn
 CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
 CLIP |= {"num_hidden_layers": 3, "projection_dim": 64}
 T5_WIDTH = 64
+T5 = {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2}
 
 
 def randomised(module: nn.Module, seed: int) -> nn.Module:
@@ -147,8 +148,7 @@ def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None)
     def t5(wide: int = T5_WIDTH) -> nn.Module:
         """``wide``: what the network is told of, the encoder's own and zeros behind it."""
         config = json.loads((home / "text_encoder_3" / "config.json").read_text())
-        config |= {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2}
-        encoder = randomised(IntegratedT5(config), 3)
+        encoder = randomised(IntegratedT5(config | T5), 3)
         if wide > T5_WIDTH:
             more = (0, wide - T5_WIDTH)
             encoder.transformer.register_forward_hook(lambda module, args, out: F.pad(out, more))
@@ -228,29 +228,10 @@ def bounded(vae: nn.Module, frames: bool = False) -> nn.Module:
 
 def _a1111(host: Any) -> None:
     from modules import sd_hijack, sd_models
-    from modules.models.sd3 import other_impls, sd3_cond, sd3_model
 
-    small = {name: value for name, value in CLIP.items() if name != "projection_dim"}
-    for config in (sd3_cond.CLIPL_CONFIG, sd3_cond.CLIPG_CONFIG):
-        config.update(small)
-    # T5 is off, as by default, and its tokeniser is on the hub.
-    sd3_cond.T5TokenizerFast = SimpleNamespace(from_pretrained=lambda name: _no_words)
-    other_impls.T5XXLTokenizer = SimpleNamespace
-    width, prefix = 192, "model.diffusion_model."
-    shapes = {
-        "x_embedder.proj.weight": (width, 16, 2, 2), "pos_embed": (1, 32 * 32, width),
-        "y_embedder.mlp.0.weight": (width, 128), "context_embedder.weight": (width, 4096),
-    }  # fmt: skip
-    model = sd3_model.SD3Inferencer(
-        {prefix + name: torch.zeros(shape) for name, shape in shapes.items()}
-    )
-    model = randomised(model.float(), 11)
+    model = a1111_sd3(host)
     sampling = model.model.model_sampling
     sampling.sigmas = sampling.sigma(torch.arange(1, 1001, 1))
-    latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        decoder = model.first_stage_model.decoder
-        decoder.conv_out.weight *= 0.4 / decoder(latents).std()
     own = host.shared.sd_model
     sd_models.set_model_fields(model)
     for name in ("sd2", "sdxl", "ssd", "sd1", "sdxl_inpaint"):
@@ -264,6 +245,45 @@ def _a1111(host: Any) -> None:
     import networks  # of its own extension, which does this when a model is loaded
 
     networks.assign_network_names_to_compvis_modules(model)
+
+
+def a1111_sd3(host: Any) -> nn.Module:
+    """Its own Stable Diffusion 3, with a T5 that the host's setting switches on."""
+    from modules.models.sd3 import other_impls, sd3_cond, sd3_model
+
+    small = {name: value for name, value in CLIP.items() if name != "projection_dim"}
+    for config in (sd3_cond.CLIPL_CONFIG, sd3_cond.CLIPG_CONFIG):
+        config.update(small)
+    sd3_cond.T5_CONFIG.update({name: value for name, value in T5.items() if name != "d_kv"})
+    try:
+        sd3_cond.T5TokenizerFast.from_pretrained("google/t5-v1_1-xxl")
+    except OSError:  # it is on the hub, and no part of the host
+        sd3_cond.T5TokenizerFast = SimpleNamespace(from_pretrained=lambda name: _no_words)
+        other_impls.T5XXLTokenizer = SimpleNamespace
+    width, prefix = 192, "model.diffusion_model."
+    shapes = {
+        "x_embedder.proj.weight": (width, 16, 2, 2), "pos_embed": (1, 32 * 32, width),
+        "y_embedder.mlp.0.weight": (width, 128), "context_embedder.weight": (width, 4096),
+    }  # fmt: skip
+    options, t5 = host.shared.opts.data, host.shared.opts.sd3_enable_t5
+    options["sd3_enable_t5"] = True  # it is built, but off
+    try:
+        model = sd3_model.SD3Inferencer(
+            {prefix + name: torch.zeros(shape) for name, shape in shapes.items()}
+        )
+    finally:
+        options["sd3_enable_t5"] = t5
+    model = randomised(model.float(), 11)
+    model.text_encoders.t5xxl.register_forward_hook(_as_wide_as_clip)
+    latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        decoder = model.first_stage_model.decoder
+        decoder.conv_out.weight *= 0.4 / decoder(latents).std()
+    return model
+
+
+def _as_wide_as_clip(module: nn.Module, args: tuple, output: tuple) -> tuple:
+    return (F.pad(output[0], (0, 4096 - T5_WIDTH)), *output[1:])
 
 
 def _no_words(texts: Any, **options: Any) -> dict[str, list]:

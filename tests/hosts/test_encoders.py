@@ -116,3 +116,28 @@ def test_an_engine_that_is_unknown_is_one_line(host) -> None:
     model = SimpleNamespace(text_processing_engine_qwen=Qwen(Tokenizer(), 2))
     ((pieces, embeddings),) = transformer_tokens(model, torch.nn.Linear(1, 1), None, "cat")
     assert find_tokens("cat", pieces) == [[0]] and not embeddings
+
+
+def test_t5_is_read_where_it_is_loaded_and_switched_on(host, monkeypatch) -> None:
+    """AUTOMATIC1111 shows zeros where the setting came after the model."""
+    from asyndm.hosts import encoders
+
+    words = Tokenizer("▁")
+    engine = SimpleNamespace(tokenizer=words, t5xxl=object())
+    engine.tokenize_line = lambda text, target_token_count: (
+        [*words(text)["input_ids"], *[0] * target_token_count][:target_token_count], None
+    )  # fmt: skip
+    model = SimpleNamespace(cond_stage_model=SimpleNamespace(model_t5=engine))
+    network, clip = torch.nn.Module(), (["<start>", "cat</w>", *["<end>"] * 75], {})
+    network.joint_blocks = torch.nn.ModuleList()
+
+    def read() -> list:
+        return encoders.transformer_tokens(model, network, lambda text: clip, "a cat")
+
+    assert read() == [clip]
+    opts = SimpleNamespace(sd3_enable_t5=True)
+    monkeypatch.setattr(encoders, "shared", SimpleNamespace(opts=opts))
+    _, (pieces, _) = read()
+    assert len(pieces) == 77 and find_tokens("cat", pieces) == [[1]]
+    engine.t5xxl = None
+    assert read() == [clip]

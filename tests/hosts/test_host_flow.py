@@ -6,9 +6,10 @@ import os
 
 import numpy as np
 import pytest
+import torch
 from driver import bare_images
 from flow_models import forget_prompts, lent, lora_of
-from jobs import PROMPT, PROMPTS, apart, make, note, request, ticked
+from jobs import PROMPT, PROMPTS, Traces, apart, make, note, request, ticked
 from matrix import pairs, run
 
 pytestmark = pytest.mark.skipif(
@@ -162,8 +163,11 @@ def test_other_jobs(host, model, traces, kind) -> None:
 
 @pytest.fixture
 def t5(host, model, monkeypatch):
-    if not model.startswith("sd3") or host.name != "Forge":
-        pytest.skip("Forge's Stable Diffusion 3 has a T5 that can be switched")
+    if not model.startswith("sd3"):
+        pytest.skip("Stable Diffusion 3 has a T5 that can be switched")
+    engine = getattr(getattr(host.shared.sd_model, "cond_stage_model", None), "model_t5", None)
+    if engine is not None and not hasattr(engine.tokenizer, "convert_ids_to_tokens"):
+        pytest.skip("T5's tokenizer is not in the hub's cache")
     monkeypatch.setitem(host.shared.opts.data, "sd3_enable_t5", True)
     forget_prompts()
     yield
@@ -213,3 +217,32 @@ def test_what_has_no_form_is_one_line(host, model, traces) -> None:
     assert "rectified-flow" in note(made)
     unticked = make(host, "txt2img", **asked(model), sampler_name="DPM++ SDE")
     assert np.array_equal(made.images[0], unticked.images[0])
+
+
+@pytest.mark.parametrize("way", ["nunchaku", "torch.compile", "torch.compile around"])
+def test_a_network_nobody_sees_into_is_one_line_and_a_synchronous_image(host, model, way) -> None:
+    """Compiled by torch's ``eager`` compiler; nunchaku's by the name of a class alone."""
+    network, more = host.network(), {**asked(model), "sampler_name": "Euler"}
+    part = next(m for name, m in network.named_modules() if name.endswith(("mlp", "feed_forward")))
+    if way == "nunchaku":
+        name, own = "SVDQW4A4Linear", {"__module__": "nunchaku.models.linear"}
+        network.part = type(name, (torch.nn.Identity,), own)()
+    elif way == "torch.compile":
+        part.compile(backend="eager")
+    else:
+        part.forward = torch.compile(part.forward, backend="eager")
+    kept = Traces(host)
+    try:
+        plain = make(host, "txt2img", **more)
+        for settings in ({}, {"guidance": "apg"}, {"clock": "synchronous", "guidance": "cfg++"}):
+            made = make(host, "txt2img", **more, **ticked(objects="cat", **settings))
+            assert way.split()[0] in note(made)
+            assert note(made).count("The image is synchronous.") == 1 and "\n" not in note(made)
+            assert np.array_equal(plain.images[0], made.images[0])
+            kept.check()
+    finally:
+        part._compiled_call_impl = None
+        vars(part).pop("forward", None)
+        vars(network)["_modules"].pop("part", None)
+    moved = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.9))
+    assert not note(moved) and apart(plain.images[0], moved.images[0]) > 0

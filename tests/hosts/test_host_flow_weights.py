@@ -22,8 +22,6 @@ def loaded(host, request, tmp_path):
         pytest.skip("Forge main's loader")
     if weights == "nf4":
         pytest.importorskip("bitsandbytes", reason="Forge installs it where there is a GPU")
-        if name.startswith("sd3"):
-            pytest.skip("the host's guess takes shapes from packed weights")
     host.checkpoint("sd1")
     with lent(host, name, weights, tmp_path):
         assert is_of_kind(host.network(), weights)

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from transformers_tiny import CONTEXT, DIFFUSERS, MAKERS, TEXT, Tiny
+from transformers_tiny import DIFFUSERS, MAKERS, TEXT, Tiny
 
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
@@ -228,26 +228,6 @@ def test_rows_patches_and_tokens_that_do_not_fit_are_one_line(case: Tiny) -> Non
         )
         with pytest.raises(RowsMismatch, match="patch="):
             case(case.inputs(1), 0.5 * case.unit)
-
-
-def test_what_hooks_cannot_see_is_one_line(case: Tiny) -> None:
-    call = NetworkCall()
-    with pytest.raises(UnsupportedNetwork, match="group norms"):
-        attach(case.network, call, norms=object())
-    kind = type("SVDQW4A4Linear", (torch.nn.Linear,), {})
-    case.network.svdq = kind(CONTEXT, 4)
-    try:
-        with pytest.raises(UnsupportedNetwork, match="nunchaku"):
-            attach(case.network, call)
-    finally:
-        del case.network.svdq
-    block = next(iter(case.network.children()))
-    block._compiled_call_impl = print
-    try:
-        with pytest.raises(UnsupportedNetwork, match="compile"):
-            attach(case.network, call)
-    finally:
-        block._compiled_call_impl = None
 
 
 @pytest.mark.parametrize("name", [maker.__name__ for maker in DIFFUSERS])
