@@ -17,6 +17,12 @@ from torch import nn
 CLIP = {"hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
 CLIP |= {"num_hidden_layers": 3, "projection_dim": 64}
 T5_WIDTH = 64
+FLUX = {
+    "in_channels": 16, "vec_in_dim": 64, "context_in_dim": T5_WIDTH, "hidden_size": 64,
+    "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
+    "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True,
+}  # fmt: skip
+CHROMA = {"guidance_out_dim": 64, "guidance_hidden_dim": 32, "guidance_n_layers": 2}
 T5 = {"d_model": T5_WIDTH, "d_ff": 64, "d_kv": 16, "num_heads": 4, "num_layers": 2}
 
 
@@ -113,7 +119,7 @@ def _forge(host: Any, name: str, weights: str | None, folder: Path | None) -> No
 
     kind = {"flux": Flux, "chroma": Chroma}.get(name, StableDiffusion3)
     guess = SimpleNamespace(inpaint_model=lambda: False, huggingface_repo="tiny")
-    put_engine_in(host, kind(guess, _forge_parts(host, name, weights, folder)))
+    put_engine_in(host, kind(guess, forge_parts(host, name, weights, folder)))
 
 
 def put_engine_in(host: Any, engine: Any) -> None:
@@ -127,7 +133,11 @@ def put_engine_in(host: Any, engine: Any) -> None:
     sd_models.model_data.set_sd_model(engine)
 
 
-def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None) -> dict[str, Any]:
+def forge_parts(
+    host: Any, name: str, weights: str | None = None, folder: Path | None = None,
+    whole: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """What its engines are made of; ``whole``: as its guess by a file's shapes takes it."""
     from backend import memory_management
     from backend.nn.chroma import IntegratedChromaTransformer2DModel
     from backend.nn.clip import IntegratedCLIP
@@ -164,28 +174,22 @@ def _forge_parts(host: Any, name: str, weights: str | None, folder: Path | None)
         tokenizer_file=str(home / "tokenizer_3" / "tokenizer.json"),
         eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
     )  # fmt: skip
-    flux = {
-        "in_channels": 16, "vec_in_dim": 64, "context_in_dim": T5_WIDTH, "hidden_size": 64,
-        "mlp_ratio": 4.0, "num_heads": 2, "depth": 2, "depth_single_blocks": 2,
-        "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True,
-    }  # fmt: skip
     parts: dict[str, Any] = {"vae": bounded(randomised(vae, 9))}
     config: dict[str, Any] = {}
     if name == "flux":
-        config = {"guidance_embed": True, **flux}
+        config = {"guidance_embed": True, **FLUX}
         network = IntegratedFluxTransformer2DModel(**config)
         parts |= {"text_encoder": clip(1), "text_encoder_2": t5()}
         parts |= {"tokenizer": clips[0], "tokenizer_2": words}
     elif name == "chroma":
-        inside = {"guidance_out_dim": 64, "guidance_hidden_dim": 32, "guidance_n_layers": 2}
-        config = {**inside, **flux}
+        config = {**CHROMA, **FLUX}
         network = IntegratedChromaTransformer2DModel(**config)
         parts |= {"text_encoder": t5(), "tokenizer": words}
     else:
         config = mmdit()
         if name == "sd35":
             config |= {"qk_norm": "rms", "x_block_self_attn_layers": [0]}
-        if name == "sd35" and weights is not None:  # by this the host knows it
+        if name == "sd35" and (weights is not None or whole):  # by this the host knows it
             config |= {"num_patches": 384 * 384, "pos_embed_max_size": 384}
         network = MMDiTX(**config)
         parts |= {"text_encoder": clip(1), "text_encoder_2": clip(2), "text_encoder_3": t5(4096)}
