@@ -30,7 +30,8 @@ class FluxLayout(TransformerHooks):
     def __init__(self, unet: nn.Module, *options: Any) -> None:
         super().__init__(unet, *options)
         # Forge Neo's blocks have torch's own norms, and scale and shift in one operation.
-        self.fused = hasattr(unet.double_blocks[0].img_attn.norm.query_norm, "weight")
+        weight = getattr(unet.double_blocks[0].img_attn.norm.query_norm, "weight", None)
+        self.fused = weight is not None
 
     def joint_layers(self) -> list[JointLayer]:
         layers = []

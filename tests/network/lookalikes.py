@@ -75,6 +75,7 @@ class RMSNorm(nn.Module):
     def __init__(self, width: int, name: str = "weight") -> None:
         super().__init__()
         self.of = name
+        self.weight = None  # Forge's Flux has it beside its ``scale``, too
         setattr(self, name, nn.Parameter(torch.ones(width)))
 
     def forward(self, x: Tensor) -> Tensor:

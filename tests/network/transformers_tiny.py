@@ -264,8 +264,8 @@ def _host_by_token(case: Tiny, inputs: dict, times: Tensor, text: Tensor) -> Ten
         return _host_call(twin, inputs, times, text_t=text)
 
 
-def _neo(name: str, alike: nn.Module, **more: Any) -> Tiny:
-    """A look-alike of Forge Neo's; the host's own module where ``ASYNDM_OWN`` holds its flags."""
+def _own(name: str, alike: nn.Module, **more: Any) -> Tiny:
+    """A look-alike; the host's own module where ``ASYNDM_OWN`` holds its flags."""
     twin = randomise(alike)
     flags = os.environ.get("ASYNDM_OWN")
     if flags is None:
@@ -281,83 +281,83 @@ def _neo(name: str, alike: nn.Module, **more: Any) -> Tiny:
 
 def neo_lumina() -> Tiny:
     network = lookalikes_lumina.NextDiT()
-    return _neo("neo_lumina", network, size=(7, 11), unit=1.0, more={"pooled": False})
+    return _own("neo_lumina", network, size=(7, 11), unit=1.0, more={"pooled": False})
 
 
 def neo_z_image() -> Tiny:
     network = lookalikes_lumina.NextDiT(z=True)
-    return _neo(
+    return _own(
         "neo_z_image", network, unit=1.0, reference=8, fill=23, more={"pooled": False}
     )  # fmt: skip
 
 
 def a1111_sd3() -> Tiny:
-    return Tiny(randomise(lookalikes.MMDiT()), _host_call, _host_by_token)
+    return _own("a1111_sd3", lookalikes.MMDiT())
+
+
+def forge_sd3() -> Tiny:
+    return _own("forge_sd3", lookalikes.MMDiTX())
 
 
 def forge_sd35() -> Tiny:
     network = lookalikes.MMDiTX(depth=3, qk_norm=True, dual=(0, 1), registers=2)
-    return Tiny(randomise(network), _host_call, _host_by_token)
+    return _own("forge_sd35", network)
 
 
 def forge_flux() -> Tiny:
     network = lookalikes_flux.IntegratedFluxTransformer2DModel()
-    return Tiny(
-        randomise(network), _host_call, _host_by_token, size=(7, 11), unit=1.0, guided=True
-    )  # fmt: skip
+    return _own("forge_flux", network, size=(7, 11), unit=1.0, guided=True)
 
 
 def forge_chroma() -> Tiny:
     network = lookalikes_flux.IntegratedChromaTransformer2DModel()
-    return Tiny(
-        randomise(network), _host_call, _host_by_token, unit=1.0, more={"pooled": False}
-    )  # fmt: skip
+    return _own("forge_chroma", network, unit=1.0, more={"pooled": False})
 
 
 def neo_qwen() -> Tiny:
     network = lookalikes_qwen.QwenImageTransformer2DModel()
     more = {"pooled": False, "frames": True}
-    return _neo("neo_qwen", network, size=(7, 11), unit=1.0, half=2, more=more)
+    return _own("neo_qwen", network, size=(7, 11), unit=1.0, half=2, more=more)
 
 
 def neo_flux() -> Tiny:
-    return _neo("neo_flux", lookalikes_flux2.NeoFlux(), size=(7, 11), unit=1.0, guided=True)
+    return _own("neo_flux", lookalikes_flux2.NeoFlux(), size=(7, 11), unit=1.0, guided=True)
 
 
 def neo_flux2() -> Tiny:
     network = lookalikes_flux2.NeoFlux(two=True)
-    return _neo("neo_flux2", network, size=(4, 6), patch=1, unit=1.0, more={"pooled": False})
+    return _own("neo_flux2", network, size=(4, 6), patch=1, unit=1.0, more={"pooled": False})
 
 
 def neo_chroma() -> Tiny:
     network = lookalikes_flux2.NeoChroma()
-    return _neo("neo_chroma", network, size=(7, 11), unit=1.0, more={"pooled": False})
+    return _own("neo_chroma", network, size=(7, 11), unit=1.0, more={"pooled": False})
 
 
 def neo_anima() -> Tiny:
     more = {"pooled": False, "frames": True}
-    return _neo(
+    return _own(
         "neo_anima", lookalikes_video.Anima(), size=(7, 11), unit=1.0, half=2, cross=True, more=more
     )  # fmt: skip
 
 
 def neo_wan() -> Tiny:
     more = {"pooled": False, "frames": True}
-    return _neo("neo_wan", lookalikes_video.WanModel(), size=(7, 11), cross=True, more=more)
+    return _own("neo_wan", lookalikes_video.WanModel(), size=(7, 11), cross=True, more=more)
 
 
 def neo_krea() -> Tiny:
     more = {"pooled": False, "frames": True}
-    return _neo("neo_krea", lookalikes_single.Krea(), size=(7, 11), unit=1.0, more=more)
+    return _own("neo_krea", lookalikes_single.Krea(), size=(7, 11), unit=1.0, more=more)
 
 
 def neo_ernie() -> Tiny:
     network = lookalikes_single.ErnieImageModel()
-    return _neo("neo_ernie", network, size=(4, 6), patch=1, more={"pooled": False, "behind": True})
+    return _own("neo_ernie", network, size=(4, 6), patch=1, more={"pooled": False, "behind": True})
 
 
 DIFFUSERS = (sd3, sd35, diffusers_flux, schnell_with_reference)
-HOSTS = (a1111_sd3, forge_sd35, forge_flux, forge_chroma)
+HOSTS = (a1111_sd3, forge_sd3, forge_sd35, forge_flux, forge_chroma)
 NEO = (
     neo_lumina,
     neo_z_image,
