@@ -8,8 +8,8 @@ By hand, in the folder and the environment of a WebUI:
 --use-pytorch-cross-attention --disable-triton-backend``).
 
 It builds the host's module at the look-alike's size with weights by their names, calls it once, and
-writes classes, shapes, order and kinds of the calls, and what comes out. CI compares the look-alike
-(lookalikes.py) with the record.
+writes classes, shapes, numbers that hooks read, order and kinds of the calls, and what comes out.
+CI compares the look-alike (lookalikes.py) with the record.
 """
 
 from __future__ import annotations
@@ -134,6 +134,8 @@ OWN = {
 }  # fmt: skip
 
 
+# Numbers of a network that a family's file asks for.
+READ = ("patch_size", "patch", "patch_spatial", "register_length", "pad_tokens_multiple")
 WITH_POOLED = ("a1111_sd3", "forge_sd3", "forge_sd35", "forge_flux", "neo_flux")
 FRAMES = ("neo_qwen", "neo_anima", "neo_wan", "neo_krea")  # latents of one frame
 
@@ -181,9 +183,20 @@ def record(network: nn.Module, name: str) -> dict[str, Any]:
     return {
         "classes": {path: type(module).__name__ for path, module in network.named_modules()},
         "parameters": {key: list(p.shape) for key, p in network.named_parameters()},
+        "told": _told(network),
         "calls": calls,
         "output": [round(float(value), 6) for value in output.flatten()[::37]],
     }
+
+
+def _told(network: nn.Module) -> dict[str, Any]:
+    """What hooks read of a network besides its modules: numbers, and norms without a weight."""
+    own = {name: getattr(network, name) for name in READ if hasattr(network, name)}
+    own = {n: list(v) if isinstance(v, tuple) else v for n, v in own.items()}  # as JSON has them
+    empty = [
+        path for path, module in network.named_modules() if getattr(module, "weight", path) is None
+    ]
+    return {**own, "without weight": sorted(empty)}
 
 
 def _kind(value: Any) -> Any:

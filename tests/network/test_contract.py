@@ -42,7 +42,9 @@ def differences(name: str, network: torch.nn.Module) -> list[str]:
     """What of a network is not as recorded, one line each."""
     own = json.loads((DATA / f"contract-{name}.json").read_text("utf-8"))
     ours = record(network, name)
-    found = [f"{part} differ" for part in ("classes", "parameters") if own[part] != ours[part]]
+    found = [
+        f"{part} differ" for part in ("classes", "parameters", "told") if own[part] != ours[part]
+    ]
     if len(own["calls"]) != len(ours["calls"]):
         return [*found, f"{len(ours['calls'])} calls, not {len(own['calls'])}"]
     for (*call, size), (*mine, other) in zip(own["calls"], ours["calls"]):
@@ -77,6 +79,16 @@ def test_a_swapped_chunk_breaks_the_contract(name: str, monkeypatch) -> None:
         monkeypatch.setattr(module, "scaled", lambda x, one, two: plain(x, two, one))
     found = differences(name, alike(name))
     assert found and not any("classes" in line or "parameters" in line for line in found)
+
+
+def test_what_hooks_read_besides_modules_is_in_the_contract() -> None:
+    """A norm with an empty weight, as Forge's Flux has: hooks once took it for Neo's."""
+    network = alike("forge_flux")
+    del network.double_blocks[0].img_attn.norm.query_norm.weight
+    assert differences("forge_flux", network) == ["told differ"]
+    network = alike("forge_sd35")
+    network.patch_size = 4
+    assert "told differ" in differences("forge_sd35", network)
 
 
 def test_another_order_of_calls_breaks_the_contract(monkeypatch) -> None:
