@@ -84,7 +84,7 @@ def _small(name: str, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(CLIPTextConfig, "from_pretrained", clip)
     patch.setattr(loader, "read_arbitrary_config", lambda folder: read(folder) | flow_models.T5)
-    channels = {"block_out_channels": (32, 32, 32, 32)}
+    channels = {"block_out_channels": (32, 32, 32, 32), "layers_per_block": 1}
     patch.setattr(
         loader.IntegratedAutoencoderKL, "load_config", lambda folder: read(folder) | channels
     )
