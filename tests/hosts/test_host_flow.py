@@ -219,6 +219,43 @@ def test_what_has_no_form_is_one_line(host, model, traces) -> None:
     assert np.array_equal(made.images[0], unticked.images[0])
 
 
+@pytest.mark.parametrize("scheduler", ["Automatic", "Uniform"])
+def test_a_list_that_begins_at_0_is_one_line(host, model, traces, scheduler) -> None:
+    """Forge main's own with these models, of which it makes a black picture by itself."""
+    more = {**asked(model), "sampler_name": "Euler", "scheduler": scheduler}
+    made = make(host, "txt2img", **more, **ticked(objects="cat", curvature=0.9))
+    if host.name == "Forge":
+        assert "begins at 0" in note(made) and "Simple" in note(made) and "\n" not in note(made)
+        assert np.array_equal(made.images[0], make(host, "txt2img", **more).images[0])
+    else:
+        steers(host, **more)
+
+
+def test_distilled_guidance(host, model, traces) -> None:
+    if model != "flux":
+        pytest.skip("of Flux.1")
+    more = {**asked(model), "sampler_name": "Euler"}
+    weak, _ = steers(host, **more, distilled_cfg_scale=1.5)
+    strong, _ = steers(host, **more, distilled_cfg_scale=8)
+    assert apart(weak.images[0], strong.images[0]) > 0
+
+
+def test_a_shift_is_read_when_a_run_starts(host, model, traces) -> None:
+    if host.name not in ("A1111", "Forge"):
+        pytest.skip("Forge Neo sets it for each job by itself")
+    model_sampling = getattr(host.root(), "predictor", None) or host.root().model.model_sampling
+    own, more = model_sampling.sigmas, {**asked(model), "sampler_name": "DPM++ 2M"}
+    first, _ = steers(host, **more)
+    even = torch.arange(1, len(own) + 1) / len(own)
+    model_sampling.sigmas = 12 * even / (1 + 11 * even)
+    try:
+        second, _ = steers(host, **more)
+    finally:
+        model_sampling.sigmas = own
+    assert apart(first.images[0], second.images[0]) > 0
+    assert np.array_equal(make(host, "txt2img", **more).images[0], first.images[0])
+
+
 @pytest.mark.parametrize("way", ["nunchaku", "torch.compile", "torch.compile around"])
 def test_a_network_nobody_sees_into_is_one_line_and_a_synchronous_image(host, model, way) -> None:
     """Compiled by torch's ``eager`` compiler; nunchaku's by the name of a class alone."""
