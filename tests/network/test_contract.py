@@ -106,6 +106,10 @@ def test_another_order_of_calls_breaks_the_contract(monkeypatch) -> None:
 
 # Of each family: a module that hooks are on, and a projection whose chunks have an order.
 HOOKED = {
+    "a1111_sd3": ("joint_blocks.0.x_block.attn.proj", "joint_blocks.0.x_block.adaLN_modulation"),
+    "forge_sd3": ("joint_blocks.0.context_block.attn.ln_k", "final_layer.adaLN_modulation"),
+    "forge_sd35": ("joint_blocks.1.x_block.attn2.proj", "joint_blocks.2.x_block.adaLN_modulation"),
+    "forge_flux": ("single_blocks.0.linear2", "single_blocks.1.modulation.lin"),
     "neo_lumina": ("layers.1.feed_forward", "layers.0.adaLN_modulation"),
     "neo_z_image": ("noise_refiner.0.attention_norm2", "noise_refiner.0.adaLN_modulation"),
     "neo_anima": ("blocks.1.cross_attn.k_norm", "blocks.0.adaln_modulation_mlp"),
@@ -133,18 +137,21 @@ def test_a_renamed_module_or_swapped_chunk_of_a_family_breaks_its_contract(name:
     assert found and not any("classes" in line or "parameters" in line for line in found)
 
 
-def test_vectors_in_each_others_places_break_chromas_contract_in_neo() -> None:
-    network = alike("neo_chroma")
-    order = [1, 0, *range(2, network.count)]
-    layer = network.distilled_guidance_layer
-    layer.register_forward_hook(lambda module, args, output: output[:, order])
-    found = differences("neo_chroma", network)
+@pytest.mark.parametrize("name", ["forge_chroma", "neo_chroma"])
+def test_vectors_in_each_others_places_break_chromas_contract(name: str) -> None:
+    network = alike(name)
+
+    def swapped(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
+        return output[:, [1, 0, *range(2, output.shape[1])]]
+
+    network.distilled_guidance_layer.register_forward_hook(swapped)
+    found = differences(name, network)
     assert found and not any("classes" in line or "parameters" in line for line in found)
-    network = alike("neo_chroma")
+    network = alike(name)
     attention = network.double_blocks[1].img_attn
     attention.__dict__["proj"] = attention._modules["proj"]  # it runs as before
     attention._modules["another"] = attention._modules.pop("proj")
-    assert any("classes differ" in line for line in differences("neo_chroma", network))
+    assert any("classes differ" in line for line in differences(name, network))
 
 
 def swap_chunks(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor:
