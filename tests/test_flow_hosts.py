@@ -50,10 +50,10 @@ def test_a_predictor_tells_its_table_and_its_timestep(predictor, least, multipli
     assert torch.allclose(made.timestep(sigma), (sigma * multiplier).double())
 
 
-def run(rule: str = "ddpm", sampler: str = "Euler a", flow_twin: bool = False, first: float = 1.0):
+def run(rule: str = "ddpm", sampler: str = "Euler a", flow_twin: bool = False):
     notes = []
     job = SamplingCall(
-        rule, None, None, torch.zeros(1, 16, 4, 4), torch.tensor([first, 0.5, 0.0]),
+        rule, None, None, torch.zeros(1, 16, 4, 4), torch.tensor([1.0, 0.5, 0.0]),
         None, None, None, {},
     )  # fmt: skip
     return SimpleNamespace(
@@ -64,16 +64,35 @@ def run(rule: str = "ddpm", sampler: str = "Euler a", flow_twin: bool = False, f
     )  # fmt: skip
 
 
-def test_a_sampler_without_a_form_and_a_list_from_zero_are_one_line() -> None:
+def test_a_sampler_without_a_form_is_one_line() -> None:
     transformers.check(run())
     with pytest.raises(SettingsError, match="'Euler a' has no asynchronous form"):
         transformers.check(run("dpmpp_sde"))
-    with pytest.raises(SettingsError, match="begins at 0"):
-        transformers.check(run(first=0.0))
     told = run()
     told.settings = Settings(softmax="joint", text_timestep="objects")
     transformers.check(told)
     assert [line.split(":")[0] for line in told.notes] == ["text_timestep", "softmax"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "line"),
+    [
+        ([0.9997, 0.8568, 0.5996, 0.0, 0.0], "a 0 before its end"),  # Forge's on SD3, 4 steps
+        ([0.0, 0.0], "a 0 before its end"),  # the same in img2img
+        ([9999.0, 6666.0, 3333.0, 0.0, 0.0], "up to 9999 .* this model's end at 1"),  # on Flux
+        ([1.0, 0.5, 0.0], None),
+        ([1.0, 0.5, 0.1], None),
+        ([0.003, 0.0], None),
+        ([0.0], None),
+    ],
+)
+def test_lists_that_no_rectified_flow_has_are_one_line(levels, line) -> None:
+    if line is None:
+        transformers.check_levels(torch.tensor(levels))
+        return
+    with pytest.raises(SettingsError, match=line) as told:
+        transformers.check_levels(torch.tensor(levels))
+    assert "Simple" in str(told.value) and "\n" not in str(told.value)
 
 
 def test_euler_a_follows_its_twin_and_asyndm_is_the_rectified_form() -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from asyndm.hosts.webui import Plan
 
 FLOW = PRESETS["flow"]["curvature"]
+MOST = 1.01  # a noise level of rectified flow, with what rounding adds
 
 
 def rectified(predictor: Any) -> FlowParametrisation:
@@ -62,11 +63,35 @@ def check(run: HostRun) -> None:
             f"sampler {run.p.sampler.config.name!r} has no asynchronous form for "
             "rectified-flow models; choose Euler, Euler a or DPM++ 2M."
         )
-    levels: Tensor = run.job.sigmas
-    if len(levels) and float(levels[0]) <= 0:
+    check_levels(run.job.sigmas)
+
+
+def check_levels(levels: Tensor) -> None:
+    """Refuse a list of noise levels that is none of rectified flow.
+
+    Forge main's "Automatic" and "Uniform" make such lists for samplers without a schedule of their
+    own: timesteps where noise levels should stand with Flux, and a call at level 0 with both.
+
+    Args:
+        levels: of the calls, and the last entry behind them.
+
+    Raises:
+        SettingsError: one of them.
+    """
+    calls = levels[:-1]
+    if not len(calls):
+        return
+    low, high = (float(level) for level in calls.aminmax())
+    whose = "(Forge's 'Automatic' and 'Uniform' do so with this model)"
+    if high > MOST:
         raise SettingsError(
-            "the list of noise levels begins at 0, so that nothing can be denoised (Forge's "
-            "'Automatic' does so with this model); choose the schedule type Simple."
+            f"the list of noise levels goes up to {high:g} {whose}, but this model's end at 1; "
+            "choose the schedule type Simple."
+        )
+    if low <= 0:
+        raise SettingsError(
+            f"the list of noise levels has a 0 before its end {whose}, where nothing is left to "
+            "denoise; choose the schedule type Simple."
         )
 
 
