@@ -89,8 +89,12 @@ def test_a_unet_with_projections_of_nunchaku() -> None:
     refused(unet, "nunchaku")
 
 
-@pytest.mark.parametrize("way", ["network", "in place", "a part", "forward"])
-@pytest.mark.parametrize("name", ["sd3", "a1111_sd3", "forge_flux", "forge_chroma"])
+COMPILED = [(n, w) for n in ("sd3", "forge_flux") for w in ("network", "in place", "forward")]
+ALL = ("sd3", "a1111_sd3", "forge_sd35", "forge_flux", "forge_chroma")
+COMPILED += [(name, "a part") for name in ALL]
+
+
+@pytest.mark.parametrize(("name", "way"), COMPILED)
 def test_compiled_for_real(name: str, way: str) -> None:
     """By torch's ``eager`` compiler, which runs what dynamo has made of the modules."""
     torch._dynamo.reset()
