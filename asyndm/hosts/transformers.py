@@ -69,29 +69,26 @@ def check(run: HostRun) -> None:
 def check_levels(levels: Tensor) -> None:
     """Refuse a list of noise levels that is none of rectified flow.
 
-    Forge main's "Automatic" and "Uniform" make such lists for samplers without a schedule of their
-    own: timesteps where noise levels should stand with Flux, and a call at level 0 with both.
+    Forge main's "Automatic" and "Uniform", for samplers without a schedule of their own, list
+    timesteps where noise levels should stand with Flux. With Stable Diffusion 3 their list ends in
+    two zeros, so that what img2img takes of it may begin at 0.
 
     Args:
-        levels: of the calls, and the last entry behind them.
+        levels: up to the first 0, as a run takes them.
 
     Raises:
         SettingsError: one of them.
     """
-    calls = levels[:-1]
-    if not len(calls):
-        return
-    low, high = (float(level) for level in calls.aminmax())
     whose = "(Forge's 'Automatic' and 'Uniform' do so with this model)"
-    if high > MOST:
+    if float(levels.max()) > MOST:
         raise SettingsError(
-            f"the list of noise levels goes up to {high:g} {whose}, but this model's end at 1; "
-            "choose the schedule type Simple."
+            f"the list of noise levels goes up to {float(levels.max()):g} {whose}, but this "
+            "model's end at 1; choose the schedule type Simple."
         )
-    if low <= 0:
+    if float(levels[0]) <= 0:
         raise SettingsError(
-            f"the list of noise levels has a 0 before its end {whose}, where nothing is left to "
-            "denoise; choose the schedule type Simple."
+            f"the list of noise levels begins at 0 {whose}, so that nothing can be denoised; "
+            "choose the schedule type Simple."
         )
 
 
