@@ -14,6 +14,7 @@ from asyndm.core.rules import Ddpm
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.hosts import infotext, transformers, webui
 from asyndm.hosts.calls import SamplingCall
+from asyndm.network.wan import WanHooks
 
 
 class DiscreteFlow:
@@ -105,10 +106,26 @@ def test_euler_a_follows_its_twin_and_asyndm_is_the_rectified_form() -> None:
 
 
 class MMDiT(nn.Module):
+    parts = ("x_embedder", "t_embedder", "context_embedder", "joint_blocks", "final_layer")
+
     def __init__(self) -> None:
         super().__init__()
-        for name in ("x_embedder", "t_embedder", "context_embedder", "joint_blocks", "final_layer"):
+        for name in self.parts:
             setattr(self, name, nn.Identity())
+
+
+class Wan(MMDiT):
+    parts = WanHooks.known_by
+
+
+def test_what_a_network_with_cross_attention_alone_takes_no_part_in_is_one_line_each() -> None:
+    for network, names in ((MMDiT(), []), (Wan(), ["text_timestep", "softmax"])):
+        told = run()
+        told.network = lambda network=network: network
+        told.settings = Settings(softmax="joint", text_timestep="objects")
+        transformers.check(told)
+        assert [line.split(":")[0] for line in told.notes] == names
+        assert all(line.endswith("; it changes nothing.") for line in told.notes)
 
 
 @pytest.mark.parametrize(

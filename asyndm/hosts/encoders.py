@@ -23,6 +23,7 @@ Tokens = tuple[list[str], dict[int, list[int]]]
 _ENGINES = tuple(
     f"text_processing_engine_{name}" for name in ("t5", "gemma", "qwen", "anima", "ministral")
 )
+_END = "</s>"  # of a text, in T5's pieces
 _TEMPLATE = "<|template|>"  # matched by no word
 _WIDE = 1 << 16  # engines ask whether an embedding is longer than the template
 
@@ -82,14 +83,35 @@ def engine_pieces(engine: Any, text: str) -> list[str]:
         int(token) for row in rows for token in [*row, *[_pad(engine)] * (longest - len(row))]
     ]  # fmt: skip
     tokenizer = getattr(engine, "t5_tokenizer", None) or engine.tokenizer
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # Ernie's takes pictures as well
     pieces = list(tokenizer.convert_ids_to_tokens(ids))
     if around is None:
-        return pieces
+        return _completed(pieces, text) if hasattr(engine, "tokens_end") else pieces
     for part in around.split("{}"):
         own = tokenizer(part, add_special_tokens=False)["input_ids"]
         for place in _places(ids, own):
             pieces[place : place + len(own)] = [_TEMPLATE] * len(own)
     return [pieces[place] for place in _kept(engine, ids)]
+
+
+def _completed(pieces: Sequence[str], text: str) -> list[str]:
+    """Wan's pieces, each text's last with the letter that Neo cuts off before it tokenizes.
+
+    It does so with every text that has a weight of its own, and ends each: a prompt that ends in
+    "a dog" is read as "a do", whose last piece stands for the dog.
+    """
+    pieces, begin, at = list(pieces), 0, 0
+    for end, piece in enumerate(pieces):
+        if piece != _END:
+            continue
+        said = "".join(pieces[begin:end]).replace("▁", " ").strip()
+        place, begin = text.find(said, at), end + 1
+        if not said or place < 0:
+            continue
+        at = place + len(said)
+        if text[at : at + 1].isalnum() and said[-1].isalnum():
+            pieces[end - 1] += text[at]
+    return pieces
 
 
 def _pad(engine: Any) -> int:

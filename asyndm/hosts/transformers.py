@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 FLOW = PRESETS["flow"]["curvature"]
 MOST = 1.01  # a noise level of rectified flow, with what rounding adds
+_OF_JOINT_TEXT = {
+    "text_timestep": "text is told no time",
+    "softmax": "words are read from cross-attention, over the text alone",
+}
 
 
 def rectified(predictor: Any) -> FlowParametrisation:
@@ -52,8 +56,10 @@ def check(run: HostRun) -> None:
         for name in TRANSFORMER_ONLY:
             if name in settings.changed():
                 run.telling.note(f"{name}: it is of transformers; it changes nothing here.")
-    elif "text_timestep" in settings.changed() and not tells_text(network):
-        run.telling.note("text_timestep: this model's text is told no time; it changes nothing.")
+    elif not tells_text(network):  # text and image meet in cross-attention alone
+        for name, why in _OF_JOINT_TEXT.items():
+            if name in settings.changed():
+                run.telling.note(f"{name}: this model's {why}; it changes nothing.")
     if transformer and settings.norms != "host":
         run.telling.note("norms: a transformer has no group norms; it changes nothing.")
     if not run.parametrisation.flow:

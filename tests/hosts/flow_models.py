@@ -68,8 +68,11 @@ def lent(host: Any, name: str, *options: Any) -> Iterator[None]:
         yield
     finally:
         sd_models.model_data.set_sd_model(own)
-        if hasattr(processing, "opt_f"):  # Neo's; Flux.2's latents are half as wide
-            processing.opt_f = 8
+        if host.name == "Neo":
+            import neo_models
+
+            processing.opt_f = 8  # Flux.2's latents are half as wide
+            neo_models.flagged("")
         forget_prompts()
 
 

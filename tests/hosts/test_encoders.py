@@ -88,6 +88,40 @@ class Anima:
         return [chunk]
 
 
+class Processor:
+    """Ernie's: the tokenizer inside one that takes pictures as well."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+
+    def __call__(self, images: None, text: str) -> dict[str, list[int]]:
+        return self.tokenizer(text)
+
+
+class Ministral:
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = Processor(tokenizer)
+
+    def tokenize_line(self, line: str) -> list[SimpleNamespace]:
+        ids = torch.tensor([0, *self.tokenizer(images=None, text=line)["input_ids"]])
+        return [SimpleNamespace(tokens=list(ids))]
+
+
+class UmT5:
+    """Wan's, in Neo: it ends each text of a weight by itself, without the text's last letter."""
+
+    tokens_end = -1
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.end = tokenizer._number("</s>")
+
+    def tokenize_line(self, line: str) -> tuple[list[SimpleNamespace], int]:
+        texts = [part.partition(":")[0] for part in line.replace("(", ")").split(")")]
+        ids = [[*self.tokenizer(text[:-1])["input_ids"], self.end] for text in texts]
+        return [SimpleNamespace(tokens=[*sum(ids, []), self.end, 0, 0])], 0
+
+
 @pytest.mark.parametrize(
     ("engine", "places"),
     [
@@ -96,6 +130,8 @@ class Anima:
         (Qwen(Tokenizer(), 4), [[0], [4]]),
         (Gemma(Tokenizer("▁")), [[5], [9]]),  # <pad> draw ▁a ▁cat \n cat ...
         (Anima(), [[0], [4]]),
+        (Ministral(Tokenizer()), [[1], [5]]),  # <pad> cat Ġand Ġa Ġred Ġcat
+        (UmT5(Tokenizer("▁")), [[0], [4]]),  # cat ▁and ▁a ▁red ▁ca </s>
     ],
 )
 def test_words_are_found_behind_a_template_and_not_in_it(host, engine, places) -> None:
@@ -105,6 +141,17 @@ def test_words_are_found_behind_a_template_and_not_in_it(host, engine, places) -
     assert find_tokens("cat", pieces) == places
     assert not find_tokens("system", pieces) and not find_tokens("draw", pieces)
     assert find_tokens("red", pieces) == [[places[1][0] - 1]]
+
+
+def test_a_last_letter_that_a_host_cuts_off_is_no_other_word(host) -> None:
+    from asyndm.hosts.encoders import engine_pieces
+
+    engine = UmT5(Tokenizer("▁"))
+    pieces = engine_pieces(engine, "a (black cat:1.2) in grass, 1")
+    # a </s> black ▁ca </s> ▁in ▁grass, ▁ </s> ...
+    assert find_tokens("black cat", pieces) == [[2, 3]] and not find_tokens("ca", pieces)
+    assert find_tokens("grass", engine_pieces(engine, "tall grass")) == [[1]]
+    assert not find_tokens("glass", engine_pieces(engine, "glas ")), "nothing was cut off"
 
 
 def test_an_engine_that_is_unknown_is_one_line(host) -> None:

@@ -11,6 +11,7 @@ from driver import bare_images
 from flow_models import forget_prompts, lent, lora_of
 from jobs import PROMPT, PROMPTS, Traces, apart, make, note, request, ticked
 from matrix import pairs, run
+from torch import nn
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="needs a real WebUI: its own engines"
@@ -18,7 +19,16 @@ pytestmark = pytest.mark.skipif(
 MODELS = {
     "A1111": ["sd3"],
     "Forge": ["sd3", "sd35", "flux", "chroma"],
-    "Neo": ["lumina", "z-image", "qwen", "flux", "flux2"],
+    "Neo": [
+        *("lumina", "z-image", "qwen", "flux", "flux2"),
+        *("anima", "krea", "wan", "ernie", "chroma"),
+    ],
+}
+CROSS_ALONE = ("anima", "wan")  # no joint attention: words are read from cross-attention
+CROSS = {
+    "text_timestep": "this model's text is told no time; it changes nothing.",
+    "softmax": "this model's words are read from cross-attention, over the text alone; "
+    "it changes nothing.",
 }
 PLAIN = {"scheduler": "Simple", "steps": 4}
 UNTICKED = ("txt2img", "hires", "inpaint")
@@ -88,13 +98,19 @@ def test_an_object_lags(host, model, traces) -> None:
         made = make(
             host, "txt2img", **more, **ticked(objects="cat, dog", curvature=0.9, **settings)
         )
-        assert not note(made), note(made)
+        lines = [f"{name}: {CROSS[name]}" for name in settings if model in CROSS_ALONE]
+        assert note(made) == " ".join(lines), note(made)
         assert apart(plain.images[0], made.images[0]) > 1
+
+
+def three(name: str) -> dict:
+    """Of Wan a host makes a video's frames, not a batch: three images are three batches."""
+    return {"n_iter": 3} if name == "wan" else {"batch_size": 3}
 
 
 def test_image_j_of_a_batch_is_the_image_alone(host, model, traces) -> None:
     more = {**asked(model), "sampler_name": "Euler a", **ticked(objects="cat", curvature=0.9)}
-    together = make(host, "txt2img", batch_size=3, **more)
+    together = make(host, "txt2img", **three(model), **more)
     alone = make(host, "txt2img", seed=3, **more)
     assert apart(together.images[2], alone.images[0]) <= 1
 
@@ -119,7 +135,7 @@ def test_image_j_with_methods_of_guidance(host, model, traces, way) -> None:
     for clock in ({"clock": "synchronous"}, {}) if way not in ("cfg", "concave") else ({},):
         moving = {} if clock else {"objects": "cat", "curvature": 0.9}
         settings = {**moving, **WAYS[way], **clock}
-        together = make(host, "txt2img", batch_size=3, **more, **ticked(**settings))
+        together = make(host, "txt2img", **three(model), **more, **ticked(**settings))
         alone = make(host, "txt2img", seed=3, **more, **ticked(**settings))
         assert not note(together), note(together)
         assert apart(together.images[2], alone.images[0]) <= 1
@@ -127,17 +143,28 @@ def test_image_j_with_methods_of_guidance(host, model, traces, way) -> None:
         assert ("curvature" in together.parameters["AsynDM"]) is (not clock)
 
 
+def stacks(host, model: str, prompt: str) -> None:
+    """Skip what the host itself cannot: it stacks Krea 2's parts, also those of unequal length."""
+    if (model, prompt) != ("krea", "AND"):
+        return
+    with pytest.raises(RuntimeError, match="stack expects each tensor to be equal size"):
+        make(host, "txt2img", **asked(model), prompt=PROMPTS[prompt])
+    pytest.skip("the host itself: it stacks Krea 2's parts of a prompt, whatever their length")
+
+
 CELLS = pairs(["Euler", "Euler a", "DPM++ 2M", "AsynDM"])
 
 
 @pytest.mark.parametrize("sampler, kind, prompt, ending", CELLS)
 def test_kinds_prompts_and_endings_by_pairs(host, model, sampler, kind, prompt, ending) -> None:
+    stacks(host, model, prompt)
     more = {"scheduler": "Simple", "cfg_scale": asked(model).get("cfg_scale", 4)}
     assert run(host, kind, 1, prompt, ending, 128, sampler, more=more) is None
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_prompts(host, model, traces, prompt) -> None:
+    stacks(host, model, prompt)
     steers(host, **asked(model), sampler_name="Euler", prompt=PROMPTS[prompt])
 
 
@@ -150,7 +177,7 @@ def test_odd_sizes(host, model, traces, size) -> None:
     except Exception as error:
         assert model.startswith("sd3")
         pytest.skip(f"the host itself: {type(error).__name__}: {str(error).splitlines()[0]}")
-    for softmax in ("text", "joint"):
+    for softmax in ("text", "joint") if model not in CROSS_ALONE else ("text",):
         steers(host, settings={"softmax": softmax}, **more)
 
 
@@ -186,6 +213,39 @@ def test_t5_is_read_at_places_of_its_own(host, model, traces, t5) -> None:
         assert clip == [2] and len(t5) >= 1, matched
 
 
+# Language models look back alone: the first row that another word changes is that word's own.
+LOOKS_BACK = ("lumina", "z-image", "qwen", "flux2", "krea", "ernie")
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a cat beside a dog", "a dog, (a tall tree:1.2) and a cat", "a dog beside (cat:1.3)"]
+)
+def test_words_lie_where_another_word_changes_what_the_network_is_shown(
+    host, model, traces, prompt
+) -> None:
+    """By the host's own encoders and tokenizers, templates and weights."""
+    if model.startswith("sd3"):
+        pytest.skip("its CLIP's words are test_host_words.py's")
+    made = make(host, "txt2img", **asked(model), prompt=prompt, **ticked(objects="cat"))
+    assert not note(made), note(made)
+    (matched,) = made.parameters["AsynDM matched"]
+    one, two = (shown(host, text) for text in (prompt, prompt.replace("cat", "car")))
+    assert one.shape == two.shape
+    changed = (one - two).abs().amax(-1)
+    first = int((changed > 1e-6).nonzero()[0])
+    assert matched["cat"] == [first if model in LOOKS_BACK else int(changed.argmax())]
+
+
+def shown(host, text: str):
+    """What the network is shown of a prompt, [tokens, width]."""
+    from modules.prompt_parser import SdConditioning
+
+    forget_prompts()
+    rows = host.shared.sd_model.get_learned_conditioning(SdConditioning([text]))
+    rows = rows["crossattn"] if isinstance(rows, dict) else rows
+    return rows[0].float().flatten(0, -2)
+
+
 def test_lora(host, model, traces) -> None:
     """One of every projection in the blocks, so also where hooks silence and apply."""
     more = {**asked(model), "sampler_name": "Euler"}
@@ -213,6 +273,55 @@ def test_guidance_runs_or_says_one_line(host, model, traces) -> None:
     for method in ("s-cfg", "seg", "pag", "tpg"):
         made = make(host, "txt2img", **more, **ticked(objects="cat", guidance=method))
         assert "works on a U-Net's attention" in note(made)
+
+
+def test_parts_that_hooks_cannot_see_are_one_line(host, model, traces) -> None:
+    """nunchaku's, here a look-alike by its class (it needs a GPU), and compiled ones."""
+    unticked = make(host, "txt2img", **asked(model))
+    part = next(m for m in host.network().modules() if isinstance(m, nn.Linear))
+    own = type(part)
+    for change, back, line in (
+        (
+            lambda: setattr(part, "__class__", type("SVDQW4A4Linear", (own,), {})),
+            lambda: setattr(part, "__class__", own),
+            "nunchaku (SVDQuant)",
+        ),
+        (
+            lambda: setattr(part, "_compiled_call_impl", part._call_impl),
+            lambda: delattr(part, "_compiled_call_impl"),
+            "switch torch.compile off",
+        ),
+    ):
+        change()
+        try:
+            made = make(host, "txt2img", **asked(model), **ticked(objects="cat"))
+        finally:
+            back()
+        assert line in note(made) and note(made).count("The image is synchronous.") == 1
+        assert np.array_equal(made.images[0], unticked.images[0])
+
+
+def test_pid_is_one_line(host, traces) -> None:
+    """Neo's network that makes pixels of latents, by img2img alone."""
+    if host.name != "Neo":
+        pytest.skip(f"{host.name} has no PiD")
+    host.checkpoint("sd1")
+    with lent(host, "pid"):
+        unticked = make(host, "img2img", **PLAIN)
+        made = make(host, "img2img", **PLAIN, **ticked(objects="cat"))
+    assert "does not know this network (PidNet)" in note(made)
+    assert note(made).count("The image is synchronous.") == 1 and len(note(made).splitlines()) == 1
+    assert np.array_equal(made.images[0], unticked.images[0])
+
+
+def test_a_video_is_one_line(host, traces) -> None:
+    """Neo makes one of Wan's, of as many frames as the batch has images."""
+    if host.name != "Neo":
+        pytest.skip(f"{host.name} has no Wan")
+    host.checkpoint("sd1")
+    with lent(host, "wan"):
+        made = make(host, "txt2img", **PLAIN, batch_size=5, **ticked(objects="cat"))
+    assert "a video of 2 latent frames" in note(made) and "make one frame" in note(made)
 
 
 def test_what_has_no_form_is_one_line(host, model, traces) -> None:
