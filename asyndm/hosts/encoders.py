@@ -86,7 +86,7 @@ def engine_pieces(engine: Any, text: str) -> list[str]:
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)  # Ernie's takes pictures as well
     pieces = list(tokenizer.convert_ids_to_tokens(ids))
     if around is None:
-        return _completed(pieces, text) if hasattr(engine, "tokens_end") else pieces
+        return _seen(engine, ids, pieces, text)
     for part in around.split("{}"):
         own = tokenizer(part, add_special_tokens=False)["input_ids"]
         for place in _places(ids, own):
@@ -94,23 +94,22 @@ def engine_pieces(engine: Any, text: str) -> list[str]:
     return [pieces[place] for place in _kept(engine, ids)]
 
 
-def _completed(pieces: Sequence[str], text: str) -> list[str]:
-    """Wan's pieces, each text's last with the letter that Neo cuts off before it tokenizes.
+def _seen(engine: Any, ids: Sequence[int], pieces: list[str], text: str) -> list[str]:
+    """Without what an engine masks out; a last piece as whole as the prompt has it.
 
-    It does so with every text that has a weight of its own, and ends each: a prompt that ends in
-    "a dog" is read as "a do", whose last piece stands for the dog.
+    Neo's engine of Wan ends each text that has a weight of its own and shows the network the first
+    one, whose last letter it cuts off before it tokenizes: "a dog" is read as "a do", and that
+    piece stands for the dog.
     """
-    pieces, begin, at = list(pieces), 0, 0
-    for end, piece in enumerate(pieces):
-        if piece != _END:
-            continue
-        said = "".join(pieces[begin:end]).replace("▁", " ").strip()
-        place, begin = text.find(said, at), end + 1
-        if not said or place < 0:
-            continue
-        at = place + len(said)
-        if text[at : at + 1].isalnum() and said[-1].isalnum():
-            pieces[end - 1] += text[at]
+    if not hasattr(engine, "process_attn_mask"):
+        return pieces
+    shown = engine.process_attn_mask([list(ids)])[0].tolist()
+    pieces = [piece if seen else _TEMPLATE for piece, seen in zip(pieces, shown)]
+    end = pieces.index(_END) if _END in pieces else 0
+    said = "".join(pieces[:end]).replace("▁", " ").strip()
+    place = text.find(said) + len(said)
+    if said and said in text and (said[-1] + text[place : place + 1]).isalnum():
+        pieces[end - 1] += text[place : place + 1]
     return pieces
 
 

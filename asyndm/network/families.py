@@ -95,6 +95,5 @@ def family_of(unet: nn.Module) -> type[UNetHooks]:
     raise UnsupportedNetwork(
         f"AsynDM does not know this network ({type(unet).__name__}): it knows the U-Nets of "
         "Stable Diffusion 1, 2 and XL, and the transformers of Stable Diffusion 3 and 3.5, Flux, "
-        "Chroma, Lumina 2, Z-Image, Qwen-Image, Anima, Krea 2, Wan and Ernie-Image, in their "
-        "WebUIs' forms, some in diffusers'."
+        "Chroma, Lumina 2, Z-Image, Qwen-Image, Anima, Krea 2, Wan and Ernie-Image."
     )

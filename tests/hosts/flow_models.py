@@ -86,7 +86,8 @@ def lora_of(host: Any, name: str) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     generator, tensors = torch.Generator().manual_seed(2), {}
     for module_name, module in host.network().named_modules():
-        if isinstance(module, nn.Linear) and "block" in module_name:
+        inside = "block" in module_name or module_name.startswith("layers.")
+        if isinstance(module, nn.Linear) and inside:
             wide, narrow = module.weight.shape
             key = f"lora_unet_{module_name.replace('.', '_')}"
             tensors[f"{key}.lora_down.weight"] = torch.randn(4, narrow, generator=generator) * 0.1

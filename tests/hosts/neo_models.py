@@ -131,6 +131,7 @@ def put_in(host: Any, name: str) -> None:
     """Make one of :data:`MODELS` the model that a running Forge Neo has loaded."""
     from backend import memory_management
     from backend.args import dynamic_args
+    from backend.operations import using_forge_operations
     from modules import processing
     from modules_forge.packages.huggingface_guess import model_list
 
@@ -138,7 +139,11 @@ def put_in(host: Any, name: str) -> None:
     guess = getattr(model_list, model.guess)({})
     guess.model_type = guess.model_type({})  # as its own loader does
     module = importlib.import_module(f"backend.nn.{model.network[0]}")
-    network = randomised(getattr(module, model.network[1])(**model.arguments), 11).float()
+    with using_forge_operations(device=torch.device("cpu"), dtype=torch.float32):
+        network = getattr(module, model.network[1])(**model.arguments)
+    network = randomised(network, 11).float()
+    if not hasattr(network, "_internal_dict"):
+        network.config = dict(model.arguments)  # for LoRA
     network.storage_dtype = network.computation_dtype = torch.float32
     device = memory_management.get_torch_device()
     network.load_device = network.offload_device = network.initial_device = device

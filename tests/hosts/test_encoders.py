@@ -108,7 +108,8 @@ class Ministral:
 
 
 class UmT5:
-    """Wan's, in Neo: it ends each text of a weight by itself, without the text's last letter."""
+    """Wan's, in Neo: it ends each text of a weight by itself, without the text's last letter, and
+    shows the network the first."""
 
     tokens_end = -1
 
@@ -118,8 +119,13 @@ class UmT5:
 
     def tokenize_line(self, line: str) -> tuple[list[SimpleNamespace], int]:
         texts = [part.partition(":")[0] for part in line.replace("(", ")").split(")")]
-        ids = [[*self.tokenizer(text[:-1])["input_ids"], self.end] for text in texts]
+        ids = [[*self.tokenizer(text[:-1])["input_ids"], self.end] for text in texts if text]
         return [SimpleNamespace(tokens=[*sum(ids, []), self.end, 0, 0])], 0
+
+    def process_attn_mask(self, tokens: list[list[int]]) -> torch.Tensor:
+        (row,) = tokens
+        first = row.index(self.end)
+        return torch.tensor([[int(at <= first) for at in range(len(row))]])
 
 
 @pytest.mark.parametrize(
@@ -143,13 +149,15 @@ def test_words_are_found_behind_a_template_and_not_in_it(host, engine, places) -
     assert find_tokens("red", pieces) == [[places[1][0] - 1]]
 
 
-def test_a_last_letter_that_a_host_cuts_off_is_no_other_word(host) -> None:
+def test_what_a_host_cuts_off_and_leaves_out(host) -> None:
+    """A last letter is no other word; a word that the network is not shown is none."""
     from asyndm.hosts.encoders import engine_pieces
 
     engine = UmT5(Tokenizer("▁"))
-    pieces = engine_pieces(engine, "a (black cat:1.2) in grass, 1")
-    # a </s> black ▁ca </s> ▁in ▁grass, ▁ </s> ...
-    assert find_tokens("black cat", pieces) == [[2, 3]] and not find_tokens("ca", pieces)
+    pieces = engine_pieces(engine, "(black cat:1.2) in tall grass")
+    # black ▁ca </s> ▁in ▁tall ▁gras </s> ...
+    assert find_tokens("black cat", pieces) == [[0, 1]] and not find_tokens("ca", pieces)
+    assert not find_tokens("grass", pieces) and not find_tokens("tall", pieces)
     assert find_tokens("grass", engine_pieces(engine, "tall grass")) == [[1]]
     assert not find_tokens("glass", engine_pieces(engine, "glas ")), "nothing was cut off"
 
