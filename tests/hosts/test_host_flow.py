@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from driver import bare_images
 from flow_models import forget_prompts, lent, lora_of
 from jobs import PROMPT, PROMPTS, Traces, apart, make, note, request, ticked
 from matrix import pairs, run
-from torch import nn
 
 pytestmark = pytest.mark.skipif(
     not os.environ.get("ASYNDM_WEBUI_DIR"), reason="needs a real WebUI: its own engines"
@@ -36,12 +36,17 @@ UNTICKED = ("txt2img", "hires", "inpaint")
 
 @pytest.fixture(params=sorted({name for names in MODELS.values() for name in names}))
 def model(host, request):
-    if request.param not in MODELS.get(host.name, ()):
-        pytest.skip(f"{host.name} has no {request.param}")
+    yield from having(host, request.param)
+
+
+def having(host, name: str) -> Iterator[str]:
+    """With that model loaded, where the host has its like."""
+    if name not in MODELS.get(host.name, ()):
+        pytest.skip(f"{host.name} has no {name}")
     host.checkpoint("sd1")
-    with lent(host, request.param):
+    with lent(host, name):
         host.txt2img(prompt="", steps=1, scheduler="Simple")  # hosts leave notes at a first use
-        yield request.param
+        yield name
 
 
 def steers(
@@ -213,58 +218,6 @@ def test_t5_is_read_at_places_of_its_own(host, model, traces, t5) -> None:
         assert clip == [2] and len(t5) >= 1, matched
 
 
-@pytest.mark.parametrize(
-    "prompt", ["a cat beside a dog", "a dog, (a tall tree:1.2) and a cat", "a dog beside (cat:1.3)"]
-)
-def test_words_lie_where_another_word_changes_what_the_network_is_shown(
-    host, model, traces, monkeypatch, prompt
-) -> None:
-    """By the host's own encoders and tokenizers, templates and weights."""
-    if model.startswith("sd3"):
-        pytest.skip("its CLIP's words are test_host_words.py's")
-    monkeypatch.setitem(host.shared.opts.data, "emphasis", "No norm")  # "Original" scales all rows
-    made = make(host, "txt2img", **asked(model), prompt=prompt, **ticked(objects="cat"))
-    (rows, ids), (others, other_ids) = (
-        shown(host, text) for text in (prompt, prompt.replace("cat", "dog"))
-    )
-    assert rows.shape == others.shape
-    changed = ((rows - others).abs().amax(-1) > 1e-6).nonzero().flatten().tolist()
-    if not changed:  # Neo shows Wan nothing of what is behind a prompt's first change of weight
-        assert (
-            model == "wan"
-            and ":" in prompt
-            and "no object word is in the prompt (cat)" in note(made)
-        )
-        return
-    # Language models look back alone: the first row that another word changes is that word's own.
-    place = changed[0]
-    if place == 0:  # T5 looks ahead as well: the word whose number is another, of as many rows
-        assert len(ids) <= len(rows)
-        (place,) = (ids != other_ids).nonzero()[0].tolist()
-    assert not note(made) and made.parameters["AsynDM matched"] == [{"cat": [place]}]
-
-
-def shown(host, text: str):
-    """What the network is shown of a prompt, [tokens, width]; the numbers last looked up for it."""
-    from modules.prompt_parser import SdConditioning
-
-    ids = []
-    model = host.shared.sd_model
-    hooks = [
-        module.register_forward_pre_hook(lambda module, args: ids.append(args[0].flatten().cpu()))
-        for module in model.forge_objects.clip.cond_stage_model.modules()
-        if isinstance(module, nn.Embedding) and module.num_embeddings > 10_000
-    ]
-    forget_prompts()
-    try:
-        rows = model.get_learned_conditioning(SdConditioning([text]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    rows = rows["crossattn"] if isinstance(rows, dict) else rows
-    return rows[0].float().flatten(0, -2), ids[-1]
-
-
 def test_lora(host, model, traces) -> None:
     """One of every projection in the blocks, so also where hooks silence and apply."""
     more = {**asked(model), "sampler_name": "Euler"}
@@ -292,59 +245,6 @@ def test_guidance_runs_or_says_one_line(host, model, traces) -> None:
     for method in ("s-cfg", "seg", "pag", "tpg"):
         made = make(host, "txt2img", **more, **ticked(objects="cat", guidance=method))
         assert "works on a U-Net's attention" in note(made)
-
-
-def test_parts_that_hooks_cannot_see_are_one_line(host, model, traces) -> None:
-    """nunchaku's, here a look-alike by its class (it needs a GPU), and compiled ones."""
-    unticked = make(host, "txt2img", **asked(model))
-    part = next(m for m in host.network().modules() if isinstance(m, nn.Linear))
-    own = type(part)
-    for change, back, line in (
-        (
-            lambda: setattr(part, "__class__", type("SVDQW4A4Linear", (own,), {})),
-            lambda: setattr(part, "__class__", own),
-            "nunchaku (SVDQuant)",
-        ),
-        (
-            lambda: setattr(part, "_compiled_call_impl", part._call_impl),
-            lambda: delattr(part, "_compiled_call_impl"),
-            "switch torch.compile off",
-        ),
-    ):
-        change()
-        try:
-            made = make(host, "txt2img", **asked(model), **ticked(objects="cat"))
-        finally:
-            back()
-        assert line in note(made) and note(made).count("The image is synchronous.") == 1
-        assert np.array_equal(made.images[0], unticked.images[0])
-
-
-def test_pid_is_one_line(host, traces) -> None:
-    """Neo's network that makes pixels of latents, by img2img alone."""
-    if host.name != "Neo":
-        pytest.skip(f"{host.name} has no PiD")
-    host.checkpoint("sd1")
-    with lent(host, "pid"):
-        unticked = make(host, "img2img", **PLAIN, cfg_scale=1)
-        made = make(host, "img2img", **PLAIN, cfg_scale=1, **ticked(objects="cat"))
-    assert "does not know this network (PidNet)" in note(made)
-    assert note(made).endswith(" and Ernie-Image. The image is synchronous."), "a whole line"
-    assert np.array_equal(made.images[0], unticked.images[0])
-
-
-def test_a_video_is_one_line(host, traces) -> None:
-    """Neo makes one of Wan's, of as many frames as the batch has images."""
-    if host.name != "Neo":
-        pytest.skip(f"{host.name} has no Wan")
-    host.checkpoint("sd1")
-    more = {**PLAIN, "sampler_name": "Euler", "batch_size": 5}  # others' noise is of five images
-    with lent(host, "wan"):
-        unticked = make(host, "txt2img", **more)
-        made = make(host, "txt2img", **more, **ticked(objects="cat"))
-    assert "a video of 2 latent frames" in note(made) and "make one frame" in note(made)
-    assert len(made.images) == len(unticked.images) >= 5
-    assert all(map(np.array_equal, made.images, unticked.images))
 
 
 def test_what_has_no_form_is_one_line(host, model, traces) -> None:
