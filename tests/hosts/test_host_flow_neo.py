@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,7 @@ def test_pid_is_one_line(host, traces) -> None:
     assert np.array_equal(made.images[0], unticked.images[0])
 
 
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="the host writes videos with ffmpeg")
 def test_a_video_is_one_line(host, traces) -> None:
     """Neo makes one of Wan's, of as many frames as the batch has images."""
     host.checkpoint("sd1")
