@@ -35,6 +35,23 @@ def test_equal_rows_and_equal_guidance(tmp_path, weights):
     assert reached["pag", "rows"] and reached["s-cfg", "rows"] and not reached["z-sampling", "rows"]
 
 
+def test_a_file_has_no_development_prompts_besides_its_own(tmp_path, weights):
+    """So the page says so; the pictures that tell are no pictures from before the family's name."""
+    texts = [
+        f"a {colour} {kind}" for colour in ("red", "blue", "green") for kind in ("star", "circle")
+    ]
+    (tmp_path / "p.txt").write_text("\n".join(texts))
+    development = [text for text in texts if prompt_sets.is_development(text)]
+    assert 0 < len(development) < len(texts)
+    args = ["--backend", f"embedded:{weights}", "--match", "guidance", "--steps", 2, "--prompts"]
+    args += [tmp_path / "p.txt", "--methods", "sync", "s-cfg", "--folder", tmp_path / "out"]
+    assert bench(*args, "--scores", "contrast") == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["named_at"] == 0
+    assert report["pilots"]["s-cfg"]["here"] == len(development)
+    assert "development prompts besides its own" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_guidance_that_varies_is_measured_on_more_development_prompts(monkeypatch):
     drawn = []
 

@@ -104,6 +104,25 @@ def test_the_page_needs_nothing_but_itself(reported):
     assert "http" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
 
 
+def test_failures_are_shown_by_method_and_counted(reported):
+    report = json.loads((reported / "report.json").read_text())
+    page = (reported / "report.html").read_text()
+    for score in report["scores"][1:]:
+        values, store = {}, Store(reported)
+        store.refresh()
+        for path in (reported / "scores" / score["name"]).glob("*/*.jsonl"):
+            values |= {one["key"]: one for one in map(json.loads, open(path))}
+        for method in Plan.load(reported).methods:
+            keys = [key for row in Plan.load(reported).keys(method) for key in row]
+            against = [key for key in keys if values[key]["reason"]]
+            assert score["failed"].get(method.text, 0) == len(against)
+            shown = [one for one in score["failures"] if one["method"] == method.text]
+            assert {one["key"] for one in shown} <= {*against}
+            if against:
+                assert f"<summary>{method.text}: {len(against)} of 10" in page
+    assert any(score["failed"] for score in report["scores"])
+
+
 def test_a_hostile_prompt_is_escaped(reported, tmp_path):
     shutil.copytree(reported, tmp_path / "x")
     path = tmp_path / "x" / "plan.json"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
+import numpy as np
 import pytest
 import tiny_checkpoint
 import tiny_single_file
 import torch
 from alignment_toys import bench
+from PIL import Image
 
 from asyndm.bench.alignment.plan import Plan
 from asyndm.bench.alignment.store import Store
+from asyndm.pipelines import load_pipeline
 
 diffusers = pytest.importorskip("diffusers", reason="pip install 'asyndm[bench]'")
 pytest.importorskip("accelerate", reason="pip install 'asyndm[bench]'")
-if not hasattr(diffusers.loaders.single_file, "load_single_file_sub_model"):
+if diffusers.__version__.startswith("0.27."):
     pytest.skip("this diffusers reads no file by a folder", allow_module_level=True)
 FAMILIES = {"1.5": {}, "2.1": {"two": True}, "XL": {"xl": True, "second": 32}}
 METHODS = ("sync", "asyndm:k=.9", "pag")
@@ -34,7 +38,7 @@ def drawn(folder):
     plan, store = Plan.load(folder), Store(folder)
     store.refresh()
     keys = {one.text: plan.keys(one)[0][0] for one in plan.methods}
-    pictures = {text: store.picture(key).read_bytes() for text, key in keys.items()}
+    pictures = {t: np.asarray(Image.open(store.picture(key)), int) for t, key in keys.items()}
     return plan, pictures, {text: store.records[key]["rows"] for text, key in keys.items()}
 
 
@@ -51,6 +55,20 @@ def saved(tmp_path_factory):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_files_weights_are_the_folders(family, saved):
+    model, file, told = saved[family]
+    one, two = load_pipeline(model), load_pipeline(file, config=told)
+    assert type(one) is type(two) and one.components.keys() == two.components.keys()
+    for name, part in one.components.items():
+        if isinstance(part, torch.nn.Module):
+            mine, other = part.state_dict(), two.components[name].state_dict()
+            assert mine.keys() == other.keys()
+            assert all(torch.equal(mine[key], other[key]) for key in mine), name
+        elif hasattr(part, "config"):
+            assert {**part.config} == {**two.components[name].config}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_draws_what_a_folder_of_the_same_weights_draws(family, saved, tmp_path):
     model, file, told = saved[family]
     assert not list(told.rglob("*.safetensors"))
@@ -59,7 +77,10 @@ def test_a_file_draws_what_a_folder_of_the_same_weights_draws(family, saved, tmp
     (_, pictures, rows), (plan, mine, counted) = (
         drawn(tmp_path / name) for name in ("folder", "file")
     )
-    assert mine == pictures and len({*mine.values()}) == len(METHODS)
+    for text, picture in mine.items():  # where weights lie in memory may change a last bit
+        assert abs(picture - pictures[text]).max() <= 1
+    for one, two in itertools.combinations(mine.values(), 2):
+        assert abs(one - two).max() > 3
     assert counted == rows == {"sync": 6, "asyndm:k=.9": 6, "pag": 9}
     assert plan.identity["checkpoint"] == file.name and plan.identity["config"]
     if family != "2.1":
@@ -81,12 +102,13 @@ def test_the_configuration_may_lie_beside_the_file_and_counts(saved, tmp_path):
     one = ["--methods", "sync"]
     assert run(tmp_path / "beside", beside.with_suffix(".ckpt"), *one) == 0
     assert run(tmp_path / "told", file, "--config", told, *one) == 0
-    assert drawn(tmp_path / "beside")[1] == drawn(tmp_path / "told")[1]
+    far = [abs(drawn(tmp_path / "beside")[1]["sync"] - drawn(tmp_path / "told")[1]["sync"]).max()]
     scheduler = beside.with_suffix("") / "scheduler" / "scheduler_config.json"
     values = json.loads(scheduler.read_text()) | {"prediction_type": "v_prediction"}
     scheduler.write_text(json.dumps(values))
     assert run(tmp_path / "beside", beside.with_suffix(".ckpt"), *one) == 0  # drawn anew
-    assert drawn(tmp_path / "beside")[1] != drawn(tmp_path / "told")[1]
+    far += [abs(drawn(tmp_path / "beside")[1]["sync"] - drawn(tmp_path / "told")[1]["sync"]).max()]
+    assert far[0] <= 1 < 3 < far[1]
 
 
 def test_what_is_no_checkpoint_is_one_line(saved, tmp_path, capsys):
@@ -134,3 +156,10 @@ def test_what_is_no_checkpoint_is_one_line(saved, tmp_path, capsys):
         assert run(tmp_path / "out", file, "--config", told) == 2
         assert says in capsys.readouterr().err
     assert not (tmp_path / "out" / "images").exists()
+
+
+def test_an_older_diffusers_is_one_line(saved, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(diffusers, "__version__", "0.27.2")
+    _, file, told = saved["1.5"]
+    assert run(tmp_path, file, "--config", told) == 2
+    assert "install diffusers 0.28 or later" in capsys.readouterr().err

@@ -166,8 +166,8 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     store = Store(args.folder)
     store.refresh()
     most = check_whole("pilot", values["pilot"], 1, 100_000)
-    matching.match(plan, values["match"], backend, store, most)
     _name_family(plan, store, args.folder)
+    matching.match(plan, values["match"], backend, store, most)
     plan.save(args.folder)
     print(_count(plan), flush=True)
     if values["ray"] is not None:

@@ -50,7 +50,10 @@ def match(plan: Plan, kinds: list[str], backend: Backend, store: Store, most: in
                 continue
             plan.companions.setdefault(method.text, {})[kind] = companion
             if kind == "guidance":
-                plan.pilots[method.text] = known(_guided(records[method.text]))
+                told = known(_guided(records[method.text]))
+                here = {one.text for one in plan.prompts}
+                shared = sum(one.get("prompt") in here for one in records[method.text])
+                plan.pilots[method.text] = {**told, "here": shared}
 
 
 def _pilot(

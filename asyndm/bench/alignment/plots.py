@@ -30,6 +30,7 @@ def forest(rows: list[dict[str, Any]], title: str, low_is_better: bool = False) 
             axes.plot([row["value"]], [place], "o", ms=4.5, color=_MARK)
         axes.axvline(0, color=_INK, lw=0.8, alpha=0.6)
         axes.set_yticks(places, [_plain(row["method"]) for row in rows])
+        axes.locator_params(axis="x", nbins=5)  # more labels than that overlap
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel(f"difference to {_plain(rows[0]['against'])}"
                         f"{', less is better' if low_is_better else ''}")  # fmt: skip

@@ -7,11 +7,13 @@ import base64
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup, escape
 from PIL import Image
 
 from asyndm.core.settings import SettingsError
@@ -102,6 +104,7 @@ def page(report: dict[str, Any], plan: Plan, store: Store) -> str:
     environment = Environment(
         loader=PackageLoader("asyndm.bench", "templates"), autoescape=select_autoescape()
     )
+    environment.filters["breakable"] = _breakable
     plots = {}
     for score in report["scores"]:
         for kind in ("steps", "rows", "guidance"):
@@ -117,6 +120,11 @@ def page(report: dict[str, Any], plan: Plan, store: Store) -> str:
         report=report, plots=plots, grid=_grid(report, plan, store, thumbnails),
         general=deviations.OF_PAPER,
     )  # fmt: skip
+
+
+def _breakable(text: str) -> Markup:
+    """A method's name, escaped, that may go on in the next line behind its signs."""
+    return Markup(re.sub(r"([:,+])", r"\1<wbr>", str(escape(text))))
 
 
 def _grid(

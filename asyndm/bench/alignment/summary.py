@@ -18,7 +18,7 @@ from .plan import Plan
 from .scoring import read_sets, read_values
 from .store import Store, key_of
 
-_FAILURES = 60  # kept a score
+_FAILURES = 120  # kept a score
 _COSTS = ("rows", "seconds", "w_eff", "saturation", "contrast")
 
 
@@ -91,6 +91,7 @@ def summarise(plan: Plan, store: Store) -> dict[str, Any]:
         "asked": [method.text for method in plan.methods],
         "matched": _matched(table),
         "unmatched": plan.unmatched,
+        "pilots": plan.pilots,
         "family": plan.family,
         "named_at": plan.named_at,
         "chosen": plan.chosen,
@@ -162,6 +163,7 @@ def _score(table: Table, declared: dict, lines: dict[str, dict], first: bool) ->
         for one in beside:
             if one["by"] == "steps":
                 one["p_holm"] = corrected.get(one["method"])
+    failures, failed = _failures(table, declared, lines)
     return {
         **declared,
         "tested": first,
@@ -170,7 +172,8 @@ def _score(table: Table, declared: dict, lines: dict[str, dict], first: bool) ->
         "tasks": tasks,
         "task_mean": _task_mean(tasks),
         "freedom": _freedom(table, values, sign),
-        "failures": _failures(table, declared, lines),
+        "failures": failures,
+        "failed": failed,
         "sets": {},
     }
 
@@ -265,10 +268,16 @@ def _free(
     }
 
 
-def _failures(table: Table, declared: dict, lines: dict[str, dict]) -> list[dict[str, Any]]:
-    """Pictures with a reason against them: of rates those that fail, else the worst."""
+def _failures(
+    table: Table, declared: dict, lines: dict[str, dict]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Pictures with a reason against them: of rates those that fail, else the worst.
+
+    Returns:
+        (some of each method, how many there are by method).
+    """
     if not declared["direction"]:
-        return []
+        return [], {}
     found = []
     for method in table.plan.methods:
         for row, prompt in zip(table.rows, table.prompts):
@@ -284,10 +293,10 @@ def _failures(table: Table, declared: dict, lines: dict[str, dict]) -> list[dict
     kept = []
     for index in order:
         name = found[index]["method"]
-        if each.setdefault(name, 0) < max(3, _FAILURES // len(table.plan.methods)):
-            each[name] += 1
+        each[name] = each.get(name, 0) + 1
+        if each[name] <= max(3, _FAILURES // len(table.plan.methods)):
             kept.append(found[index])
-    return kept
+    return kept, each
 
 
 def choose(plan: Plan, store: Store, score: str, folder: Path) -> dict[str, Any]:
