@@ -337,7 +337,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, weights, monkeypatc
         ["run", "--rule", "magic"], ["run", "--prompts", "nosuch"], ["run", "--seeds", "0"],
         ["run", "--recipe", "nosuch"], ["run", "--chosen", "nosuch.json"],
         ["run", "--family", "pag"], ["report", "--steps", "3"],
-        ["run", "--backend", "embedded:/no/such/weights"],
+        ["run", "--backend", "embedded:/no/such/weights"], ["report", "--scores", "noise"],
+        ["run", "--export", "x"], ["score", "--choose", "noise"], ["run", "--weights", "W"],
+        ["run", "--device", "cpu"], ["run", "--config", "x"],
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(tmp_path, args, capsys):

@@ -75,11 +75,23 @@ def test_what_is_drawn_is_scored_and_reported(drawn, tmp_path):
     again = ["--backend", f"images:{tmp_path / 'export'}", "--prompts", "geneval", "--limit", 1,
              "--methods", "sync", "pag", "cfg++", "--scores", "contrast"]  # fmt: skip
     assert bench("--folder", tmp_path / "again", *again) == 0
+    assert " steps, guidance" in (folder / "report.html").read_text()
+    assert " steps, guidance" not in (tmp_path / "again" / "report.html").read_text()
+    metadata = json.loads((tmp_path / "export/pag/00000/metadata.jsonl").read_text())
+    assert metadata == Plan.load(folder).prompts[0].asks and metadata["include"]
     score = report["scores"][0]["means"]
     second = json.loads((tmp_path / "again" / "report.json").read_text())["scores"][0]["means"]
     assert {name: second[name]["value"] for name in second} == {
         name: score[name]["value"] for name in ("sync", "pag", "cfg++")
     }
+
+
+def test_offloading_changes_no_picture(drawn, checkpoint, tmp_path):
+    pytest.importorskip("accelerate", reason="pip install 'asyndm[bench]'")
+    assert run(tmp_path, checkpoint, "--offload", "--methods", "asyndm:k=.9") == 0
+    (path,) = (one for one in tmp_path.glob("images/*/*.png") if ".mask" not in one.name)
+    mine, own = (np.asarray(Image.open(each), int) for each in (path, drawn[2].picture(path.stem)))
+    assert abs(mine - own).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +121,9 @@ def test_finished_pictures_that_are_missing_are_named(tmp_path, capsys):
     assert bench(*args, "--methods", "mine") == 2
     assert "0000.png is no picture" in capsys.readouterr().err.splitlines()[-1]
     assert bench(*args, "--methods", "mine", "--cfg", "3") == 2
-    assert bench(*args, "--methods", "mine", "--match", "rows") == 2
+    for more in (["--match", "rows"], ["--steps", 9], ["--precision", "float16"]):
+        assert bench(*args, "--methods", "mine", *more) == 2
+        assert "the pictures are finished" in capsys.readouterr().err
 
 
 # --- other families, end to end ---

@@ -18,7 +18,7 @@ from asyndm.bench.alignment.plan import Plan
 
 
 def test_equal_rows_and_equal_guidance(tmp_path, weights):
-    methods = ["sync", "pag", "s-cfg", "z-sampling"]
+    methods = ["sync", "pag", "s-cfg", "z-sampling", "cfg++:lambda=.3"]
     args = ["--backend", f"embedded:{weights}", "--match", "rows", "guidance", "--steps", 4]
     args += ["--pilot", 1]
     assert bench("run", "--folder", tmp_path, "--limit", 1, "--methods", *methods, *args) == 0
@@ -26,6 +26,8 @@ def test_equal_rows_and_equal_guidance(tmp_path, weights):
     assert plan.companions["pag"]["rows"].text == "cfg:steps=6"
     assert plan.companions["z-sampling"]["rows"].canonical(2.5, 4)["steps"] == 8
     assert plan.companions["s-cfg"]["guidance"].plain
+    by, told = plan.companions["cfg++:lambda=.3"]["guidance"], plan.pilots["cfg++:lambda=.3"]
+    assert by.plain and by.w == pytest.approx(told["w_eff"], rel=1e-3)
     assert "other latents" in plan.unmatched["z-sampling by guidance"]
     bench("score", "--folder", tmp_path, "--scores", "contrast")
     bench("report", "--folder", tmp_path)
@@ -33,6 +35,9 @@ def test_equal_rows_and_equal_guidance(tmp_path, weights):
     reached = {(one["method"], one["by"]): one["reached"] for one in report["matched"]}
     assert {one["why"] for one in report["matched"] if one["reached"]} == {""}
     assert reached["pag", "rows"] and reached["s-cfg", "rows"] and not reached["z-sampling", "rows"]
+    assert reached["cfg++:lambda=.3", "guidance"]  # its w hardly differs between pictures
+    page = (tmp_path / "report.html").read_text()
+    assert "z-sampling by guidance: not matched" in page
 
 
 def test_a_file_has_no_development_prompts_besides_its_own(tmp_path, weights):

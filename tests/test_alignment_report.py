@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -102,6 +103,24 @@ def test_the_page_needs_nothing_but_itself(reported):
     assert "<svg" in page and page.count("data:image/png") >= 25
     assert not re.findall(r'(?:src|href)="(?!data:)[^#]', page)
     assert "http" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
+def test_a_hostile_name_of_a_method_is_escaped(tmp_path):
+    """Finished pictures are named by their folders; a plot is a text of its own."""
+    names = ["sync", '"><script>alert(1)<', "<b>x&y $a_b$ {{1}}"]
+    for shade, name in enumerate(names):
+        for prompt in range(2):
+            path = tmp_path / "in" / name / f"{prompt:05}" / "samples" / "0000.png"
+            path.parent.mkdir(parents=True)
+            Image.radial_gradient("L").point(lambda v, s=shade: v // (s + 1)).save(path)
+    (tmp_path / "p.txt").write_text("a cat\na dog")
+    args = ["--backend", f"images:{tmp_path / 'in'}", "--prompts", tmp_path / "p.txt"]
+    assert bench("--folder", tmp_path / "o", *args, "--methods", *names, "--scores", "noise") == 0
+    page = (tmp_path / "o" / "report.html").read_text()
+    assert page.count("&lt;script&gt;alert(1)&lt;") > 4 and "&lt;b&gt;x&amp;y" in page
+    assert "<script" not in page and "<b>x" not in page
+    (plot,) = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert "$a_b$ {{1}}" in "".join(ElementTree.fromstring(plot).itertext())
 
 
 def test_failures_are_shown_by_method_and_counted(reported):

@@ -47,6 +47,14 @@ DEFAULTS: dict[str, Any] = {
     "recipe": None,
     "ray": None,
 }
+# What the other two verbs read, with what it is where nobody sets it.
+_OF_VERB: dict[str, dict[str, Any]] = {
+    "score": {
+        "scores": None, "weights": [], "judge": None, "judge_model": None, "reference": None,
+        "score_device": "cpu",
+    },
+    "report": {"choose": None, "export": None},
+}  # fmt: skip
 _UNSET = argparse.SUPPRESS
 
 
@@ -117,6 +125,11 @@ def main(args: argparse.Namespace) -> int:
         name = next(iter(given)).replace("_", "-")
         raise SettingsError(f"{name}: it is of 'run'; 'bench alignment {args.verb}' reads it from "
                             f"{args.folder / 'plan.json'}.")  # fmt: skip
+    for verb, options in _OF_VERB.items():
+        for name, default in options.items():
+            read = args.verb in (None, verb) or (args.verb, name) == ("run", "scores")
+            if not read and getattr(args, name) != default:
+                raise SettingsError(f"{name.replace('_', '-')}: it is of '{verb}'; leave it out.")
     status = 0
     if args.verb in (None, "run"):
         run(given, args)
@@ -139,8 +152,9 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     setup = setup_of(values)
     chosen = _chosen(values)
     given_pictures = values["backend"].startswith("images:")
-    if given_pictures and values["match"] != ["steps"]:
-        raise SettingsError("match: the pictures are finished; leave it out.")
+    for name in ("steps", "precision", "match") if given_pictures else ():
+        if name in given or values[name] != DEFAULTS[name]:  # or of a recipe
+            raise SettingsError(f"{name}: the pictures are finished; leave it out.")
     read = (lambda texts: [finished(text) for text in texts]) if given_pictures else parse_all
     methods = read(values["methods"])
     prompts, source = _prompts(values, chosen)
