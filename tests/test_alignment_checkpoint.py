@@ -77,7 +77,8 @@ def test_what_is_drawn_is_scored_and_reported(drawn, tmp_path):
     assert bench("--folder", tmp_path / "again", *again) == 0
     assert " steps, guidance" in (folder / "report.html").read_text()
     assert " steps, guidance" not in (tmp_path / "again" / "report.html").read_text()
-    metadata = json.loads((tmp_path / "export/pag/00000/metadata.jsonl").read_text())
+    (exported,) = (tmp_path / "export" / "pag").glob("*/metadata.jsonl")
+    metadata = json.loads(exported.read_text())
     assert metadata == Plan.load(folder).prompts[0].asks and metadata["include"]
     score = report["scores"][0]["means"]
     second = json.loads((tmp_path / "again" / "report.json").read_text())["scores"][0]["means"]

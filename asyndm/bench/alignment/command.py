@@ -152,15 +152,15 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     setup = setup_of(values)
     chosen = _chosen(values)
     given_pictures = values["backend"].startswith("images:")
-    for name in ("steps", "precision", "match") if given_pictures else ():
-        if name in given or values[name] != DEFAULTS[name]:  # or of a recipe
-            raise SettingsError(f"{name}: the pictures are finished; leave it out.")
     read = (lambda texts: [finished(text) for text in texts]) if given_pictures else parse_all
     methods = read(values["methods"])
     prompts, source = _prompts(values, chosen)
     seeds = check_whole("seeds", values["seeds"], 1, 10_000)
     first = check_whole("first_seed", values["first_seed"], 0, 2**31)
     backend = open_backend(values["backend"], setup)
+    for name in ("steps", "precision", "match") if given_pictures else ():
+        if name in given or values[name] != DEFAULTS[name]:  # or of a recipe
+            raise SettingsError(f"{name}: the pictures are finished; leave it out.")
     if values["batch"] is not None:
         backend.batch = check_whole("batch", values["batch"], 1, 1024)
     backend.check(methods, prompts)
