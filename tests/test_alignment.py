@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from alignment_toys import ROOT, bench, small
 from PIL import Image
 
@@ -250,7 +251,8 @@ def lines_of(folder):
 
 
 def spawn(args):
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    threads = str(torch.get_num_threads())  # as here: another number changes last bits
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
     command = [sys.executable, "-m", "asyndm", "bench", "alignment", "run", *map(str, args)]
     return subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL)  # fmt: skip
