@@ -64,7 +64,9 @@ def switched_on(host, title: str, tab: str = "txt2img") -> dict:
     if script is None:
         pytest.skip(f"this host has no {title}")
     default = host.api.init_default_script_args(runner)[script.args_from : script.args_to]
-    place = next(i for i, value in enumerate(default) if value is False)
+    place = next((i for i, value in enumerate(default) if value is False), None)
+    if place is None:  # Neo's RescaleCFG has a strength, whose 0 is off
+        return {script.title(): {"args": [0.7, *default[1:]]}}
     return {script.title(): {"args": [*default[:place], True, *default[place + 1 :]]}}
 
 

@@ -49,7 +49,9 @@ def test_cond_and_uncond_in_one_call_or_two(host, traces, separately):
 
 
 @pytest.mark.parametrize("option", [{"s_min_uncond": 4.0}, {"skip_early_cond": 0.4}])
-def test_steps_without_unconditional_rows(host, traces, option):
+def test_steps_without_unconditional_rows(host, traces, monkeypatch, option):
+    for name in option:  # Neo puts back only what was set before
+        monkeypatch.setitem(host.shared.opts.data, name, getattr(host.shared.opts, name))
     plain = make(host, "txt2img", override_settings=option)
     same = make(host, "txt2img", override_settings=option, **ticked(curvature=1e-9))
     made = make(host, "txt2img", override_settings=option, **ticked(curvature=0.9))
