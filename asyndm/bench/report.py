@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from jinja2 import Environment, PackageLoader, select_autoescape
 
+from .flaws import KINDS
 from .paired import compare, dose_response, mean_over_prompts
 
 matplotlib.use("Agg")
@@ -57,6 +58,8 @@ def summarise(
                     if arm == arms[0]
                     else compare(mine, values(arms[0], coupling, measure)).as_dict()
                 )
+            if all(kind in table[arm, coupling, p, s] for kind in KINDS for p, s in complete):
+                row["failures"] = {k: float(values(arm, coupling, k).mean()) for k in KINDS}
             right = values(arm, coupling, "right")
             row["right_seen"] = float(right[~held].mean()) if (~held).any() else None
             row["right_held_out"] = float(right[held].mean()) if held.any() else None

@@ -25,6 +25,8 @@ from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.world import holds_out, sample_wish
 
+from .flaws import failures
+
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
 PRECISIONS = ("float32", "bfloat16")  # of the network; the sampler stays in float32
 _BATCH = 32
@@ -95,13 +97,15 @@ def seed_of(prompt: int, seed: int) -> int:
     return 1_000_003 * (prompt + 1) + seed
 
 
-def tasks(arms: list[Arm], couplings: list[float], prompts: int, seeds: int) -> Iterator[Task]:
+def tasks(
+    arms: list[Arm], couplings: list[float], prompts: int, seeds: int, batch: int = _BATCH
+) -> Iterator[Task]:
     """All batches, ordered so that an unfinished run has all arms on its first prompts."""
     pairs = [(prompt, seed) for seed in range(seeds) for prompt in range(prompts)]
-    for start in range(0, len(pairs), _BATCH):
+    for start in range(0, len(pairs), batch):
         for coupling in couplings:
             for arm in arms:
-                yield Task(arm, coupling, tuple(pairs[start : start + _BATCH]))
+                yield Task(arm, coupling, tuple(pairs[start : start + batch]))
 
 
 def read_results(folder: Path) -> list[dict]:
@@ -126,6 +130,7 @@ def run(
     folder: Path,
     shard: tuple[int, int] = (0, 1),
     precision: str = "float32",
+    batch: int = _BATCH,
 ) -> None:
     """Draw and check whatever the folder does not hold yet."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +138,7 @@ def run(
     number, of = shard
     todo = [
         task
-        for i, task in enumerate(tasks(arms, couplings, len(prompts), seeds))
+        for i, task in enumerate(tasks(arms, couplings, len(prompts), seeds, batch))
         if i % of == number
     ]
     with open(folder / f"results_{number}_of_{of}.jsonl", "a+") as out:
@@ -168,7 +173,7 @@ def _draw(
     precision: str,
 ) -> Iterator[dict]:
     texts = [prompts[prompt] for prompt, _ in pairs]
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+    with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         sampled = pipeline.sample(
             texts,
             [seed_of(*pair) for pair in pairs],
@@ -190,6 +195,7 @@ def _draw(
             "objects": verdict.objects_right / verdict.objects_asked,
             "noise": verdict.quality["noise"],
             "sharpness": verdict.quality["sharpness"],
+            **failures(picture, wish, verdict),
         }
 
 
@@ -222,6 +228,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the network, for all methods alike; bfloat16 is faster where the CPU has it",
     )
     parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--device", default="cpu", help="where torch runs the model: cpu, cuda")
+    parser.add_argument("--batch", type=int, default=_BATCH, help="pictures at once")
     parser.add_argument("--report-only", action="store_true", help="draw nothing")
     parser.add_argument("--json", type=Path, help="default: report.json in the folder")
     parser.add_argument("--html", type=Path, help="default: report.html in the folder")
@@ -252,12 +260,14 @@ def main(args: argparse.Namespace) -> int:
         "rule": request.rule,
         "schedule": request.schedule,
         "precision": args.precision,
+        # pictures of another device are others, in the last bits
+        **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
     }
     _keep_setup(args.folder, setup)
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.report_only:
-        pipeline = ScenePipeline.load(args.weights)
+        pipeline = ScenePipeline.load(args.weights).to(args.device)
         run(
             pipeline,
             arms,
@@ -268,6 +278,7 @@ def main(args: argparse.Namespace) -> int:
             args.folder,
             shard,
             args.precision,
+            check_whole("batch", args.batch, 1, 4096),
         )
     lines = read_results(args.folder)
     summary = summarise(lines, [arm.text for arm in arms], args.couplings, setup)

@@ -23,12 +23,12 @@ _SCENES, _SEED = 64, 77
 
 
 def scene_table(pipeline: ScenePipeline, scenes: int = _SCENES, seed: int = _SEED) -> NormTable:
-    """A table from drawn scenes at coupling 1, with their prompts and without."""
+    """A table from scenes of the model's world at coupling 1, with their prompts and without."""
     rng = np.random.default_rng(seed)
     pictures, prompts = [], []
     for _ in range(scenes):
         wish = sample_wish(rng)
-        pictures.append(np.asarray(draw(sample_scene(rng, wish, 1.0))))
+        pictures.append(np.asarray(draw(sample_scene(rng, wish, 1.0, pipeline.model.world))))
         prompts.append(wish.prompt())
     model = pipeline.model
     latents = model.autoencoder.encode(to_input(np.stack(pictures), pipeline.device))

@@ -11,15 +11,18 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from einops import rearrange
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .text import MAX_TOKENS, VOCABULARY, token_ids
+from .world import WORLDS
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 LATENT_CHANNELS = 10
 LATENT_SIZE = 16
 PATCH = 4  # pixels a latent cell, each way
+WIDTH = 64  # of the shipped decoder
 TEXT_WIDTH = 128
 
 
@@ -49,7 +52,7 @@ class Autoencoder(nn.Module):
     decoder adds to the components' inverse what a small network knows of shapes and edges.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         patch = 3 * PATCH**2
         self.register_buffer("mean", torch.zeros(patch))
@@ -60,10 +63,10 @@ class Autoencoder(nn.Module):
             ResidualBlock(width),
             ResidualBlock(width),
             ResidualBlock(width),
-            nn.Conv2d(width, 16 * PATCH**2, 3, padding=1),
+            nn.Conv2d(width, width // 4 * PATCH**2, 3, padding=1),
             nn.PixelShuffle(PATCH),
             nn.SiLU(),
-            nn.Conv2d(16, 3, 3, padding=1),
+            nn.Conv2d(width // 4, 3, 3, padding=1),
         )
         nn.init.zeros_(self.refine[-1].weight)
 
@@ -138,11 +141,17 @@ def make_unet() -> UNet2DConditionModel:
 
 
 class SceneModel(nn.Module):
-    """Autoencoder, text encoder and UNet together. The UNet predicts v (velocity)."""
+    """Autoencoder, text encoder and UNet together. The UNet predicts v (velocity).
 
-    def __init__(self) -> None:
+    Args:
+        width: of the decoder.
+        world: of the scenes it was trained on.
+    """
+
+    def __init__(self, width: int = WIDTH, world: str = WORLDS[0]) -> None:
         super().__init__()
-        self.autoencoder = Autoencoder()
+        self.world = world
+        self.autoencoder = Autoencoder(width)
         self.text = TextEncoder()
         self.unet = make_unet()
 
@@ -167,7 +176,7 @@ class SceneModel(nn.Module):
             for name, value in self.state_dict().items()
             if autoencoder or not name.startswith("autoencoder.")
         }
-        save_file(tensors, str(path))
+        save_file(tensors, str(path), {"world": self.world})
 
     @classmethod
     def load(cls, path: Path = WEIGHTS) -> SceneModel:
@@ -178,11 +187,14 @@ class SceneModel(nn.Module):
         """
         if not Path(path).exists():
             raise FileNotFoundError(f"weights: {path} is missing; reinstall or train it.")
-        model = cls()
         tensors = load_file(str(path))
+        with safe_open(str(path), "pt") as file:
+            world = (file.metadata() or {}).get("world", WORLDS[0])
         if not any(name.startswith("autoencoder.") for name in tensors):
             shipped = load_file(str(WEIGHTS))
             tensors |= {n: v for n, v in shipped.items() if n.startswith("autoencoder.")}
+        decoder = tensors.get("autoencoder.refine.0.bias")
+        model = cls(WIDTH if decoder is None else len(decoder), world)
         model.load_state_dict(
             {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
         )

@@ -34,7 +34,7 @@ from .objects import capture_of, curvatures_of
 from .request import Request
 from .text import parse_prompt, tokenize
 
-METHODS = ("synchronous", "concave", "asyndm", "oracle")
+METHODS = ("synchronous", "concave", "asyndm", "oracle", "reverse")
 Progress = Callable[[float, str], None]
 
 
@@ -233,7 +233,7 @@ class ScenePipeline:
         Args:
             prompts, seeds: [B]; image j depends on nothing but its own prompt and seed.
             method: one of :data:`METHODS`. "oracle" takes as mask where the checker sees objects
-                in the denoised prediction.
+                in the denoised prediction, "reverse" everything else: objects go ahead.
             settings: AsynDM's.
             request: steps, guidance, rule, schedule, coupling and painted mask (its prompt and
                 seed are not read).
@@ -340,6 +340,8 @@ class ScenePipeline:
             return GivenMasks(torch.ones(1, 1, dtype=torch.bool), largest)
         if method == "oracle":
             return CallableMasks(self._seen_objects, [settings.curvature])
+        if method == "reverse":
+            return CallableMasks(lambda *seen: ~self._seen_objects(*seen), [settings.curvature])
         if settings.mask_source == "given":
             return GivenMasks(cells_of(request.painted), settings.curvature)
         if base is not None:

@@ -4,8 +4,9 @@ Stages, each resumable from the folder: draw scenes, fit the encoder and encode 
 and text encoder, train the decoder. The shipped weights took 173 minutes on two CPU cores.
 ``--export`` writes the averaged weights to the place the package loads them from.
 
-``--world beams`` draws the other world's scenes; with ``--start-from`` and ``--keep-autoencoder`` a
-trained model learns them with the autoencoder it has, and the exported file lacks it. On a GPU,
+``--world auroras`` draws another world's scenes; with ``--start-from`` and ``--keep-autoencoder`` a
+trained model learns them with the shipped autoencoder, and the exported file lacks it; with
+``--keep-encoder`` the decoder alone is its own, ``--decoder-width`` wide. On a GPU,
 where minutes are few, ``--snapshots N`` exports the average N times, to choose where to stop.
 """
 
@@ -27,7 +28,9 @@ from einops import rearrange
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .model import WEIGHTS, Autoencoder, SceneModel, training_alphas
+from .captured import captured
+from .checker import object_mask
+from .model import WEIGHTS, WIDTH, Autoencoder, SceneModel, training_alphas
 from .text import COUPLINGS, token_ids, tokenize
 from .world import WORLDS, draw, sample_scene, sample_wish
 
@@ -76,10 +79,12 @@ def to_input(pictures: np.ndarray, device: torch.device) -> Tensor:
     return rearrange(pixels, "b h w c -> b c h w").float() / 127.5 - 1
 
 
-def fit_encoder(corpus: Corpus, folder: Path, device: torch.device) -> Autoencoder:
+def fit_encoder(
+    corpus: Corpus, folder: Path, device: torch.device, width: int = WIDTH
+) -> Autoencoder:
     """The linear encoder, from the first 3,000 pictures; its decoder still untrained."""
     path = folder / "encoder.pt"
-    autoencoder = Autoencoder()
+    autoencoder = Autoencoder(width)
     if path.exists():
         autoencoder.load_state_dict(torch.load(path, weights_only=True))
     else:
@@ -89,25 +94,41 @@ def fit_encoder(corpus: Corpus, folder: Path, device: torch.device) -> Autoencod
 
 
 def train_decoder(
-    autoencoder: Autoencoder, corpus: Corpus, folder: Path, minutes: float, device: torch.device
+    autoencoder: Autoencoder,
+    corpus: Corpus,
+    folder: Path,
+    minutes: float,
+    device: torch.device,
+    object_weight: float = 1.0,
 ) -> None:
-    """Absolute error of pixels and their gradients; noise on the latents makes it robust."""
+    """Absolute error of pixels and their gradients; noise on the latents makes it robust.
+
+    Args:
+        object_weight: of pixels in and next to objects, beside 1 of the others.
+    """
     path = folder / "decoder.pt"
     if path.exists():
         autoencoder.load_state_dict(torch.load(path, map_location=device, weights_only=True))
         return
     optimizer = torch.optim.AdamW(autoencoder.refine.parameters(), lr=2e-3, betas=(0.9, 0.98))
     rng = np.random.default_rng(1)
+    batch = 128 if device.type == "cuda" else 8
     start = time.monotonic()
     bar = tqdm(desc="decoder", unit="step", mininterval=10)
     while (done := (time.monotonic() - start) / 60 / minutes) < 1:
         for group in optimizer.param_groups:
             group["lr"] = _learning_rate(done, peak=2e-3)
-        pixels = to_input(corpus.pictures[rng.integers(len(corpus.pictures), size=8)], device)
+        pictures = corpus.pictures[rng.integers(len(corpus.pictures), size=batch)]
+        pixels = to_input(pictures, device)
+        weight = torch.ones_like(pixels[:, :1])
+        if object_weight != 1:
+            seen = torch.from_numpy(object_mask(pictures)).to(device)[:, None].float()
+            weight += (object_weight - 1) * nn.functional.max_pool2d(seen, 3, 1, 1)
         latents = autoencoder.encode(pixels)
         output = autoencoder.decode(latents + 0.05 * torch.randn_like(latents))
-        loss = (output - pixels).abs().mean() + 0.5 * sum(
-            (output.diff(dim=dim) - pixels.diff(dim=dim)).abs().mean() for dim in (2, 3)
+        loss = (weight * (output - pixels).abs()).mean() + 0.5 * sum(
+            (weight.narrow(dim, 1, 63) * (output.diff(dim=dim) - pixels.diff(dim=dim)).abs()).mean()
+            for dim in (2, 3)
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -154,17 +175,25 @@ def train_diffusion(
     peak: float = 1e-3,
     snapshot: Callable[[nn.ModuleList, int], None] | None = None,
     snapshots: int = 1,
+    graph: bool = False,
 ) -> SceneModel:
     """v-prediction, uniform timesteps; returns the exponential average of the weights.
 
     Args:
         snapshot: called ``snapshots - 1`` times on the way with (averaged text encoder and UNet,
             number from 1), at equal times.
+        graph: each step is one CUDA graph.
     """
     path = folder / "diffusion.pt"
     parts = nn.ModuleList([model.text, model.unet])
     average = copy.deepcopy(parts).requires_grad_(False)
-    optimizer = torch.optim.AdamW(parts.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        parts.parameters(),
+        lr=torch.tensor(1e-6, device=device) if graph else 1e-3,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        capturable=graph,
+    )
     step, spent = 0, 0.0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -194,27 +223,42 @@ def train_diffusion(
             path,
         )
 
-    bar = tqdm(desc="diffusion", unit="step", initial=step, mininterval=10)
-    mean_loss, clock, saved = torch.zeros((), device=device), time.monotonic(), time.monotonic()
-    while spent < minutes * 60:
-        for group in optimizer.param_groups:
-            warm = min(1.0, (step + 1) / 150)
-            group["lr"] = warm * _learning_rate(spent / 60 / minutes, peak)
-        draw_from = {"generator": generator, "device": device}
-        rows = torch.randint(len(latents), (batch,), **draw_from)
-        ids = drop_prompts(tokens[rows], generator)
-        clean = latents[rows].float()
-        noise = torch.randn(clean.shape, **draw_from)
-        timestep = torch.randint(len(alphas), (batch,), **draw_from)
+    def learn(clean: Tensor, noise: Tensor, timestep: Tensor, ids: Tensor) -> Tensor:
         signal = alphas[timestep].sqrt()[:, None, None, None]
         sigma = (1 - alphas[timestep]).sqrt()[:, None, None, None]
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=not graph):
             output = unet(signal * clean + sigma * noise, timestep, model.text(ids)).sample.float()
         loss = (output - (signal * noise - sigma * clean)).square().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         optimizer.step()
+        return loss.detach()
+
+    def drawn() -> dict[str, Tensor]:
+        draw_from = {"generator": generator, "device": device}
+        rows = torch.randint(len(latents), (batch,), **draw_from)
+        clean = latents[rows].float()
+        return {
+            "ids": drop_prompts(tokens[rows], generator),
+            "clean": clean,
+            "noise": torch.randn(clean.shape, **draw_from),
+            "timestep": torch.randint(len(alphas), (batch,), **draw_from),
+        }
+
+    take_step = captured(learn, drawn()) if graph else learn
+    bar = tqdm(desc="diffusion", unit="step", initial=step, mininterval=10)
+    mean_loss, clock, saved = torch.zeros((), device=device), time.monotonic(), time.monotonic()
+    while spent < minutes * 60:
+        rate = min(1.0, (step + 1) / 150) * _learning_rate(spent / 60 / minutes, peak)
+        for group in optimizer.param_groups:
+            if graph:  # the graph reads it where it is
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+        loss = take_step(**drawn())
+        if device.type == "cuda" and step % 10 == 0:
+            torch.cuda.synchronize()  # or the clock runs behind
         step += 1
         decay = min(0.999, (1 + step) / (10 + step))
         with torch.no_grad():
@@ -223,7 +267,7 @@ def train_diffusion(
             )
         now = time.monotonic()
         spent, clock = spent + now - clock, now
-        mean_loss += (loss.detach() - mean_loss) * max(0.01, 1 / step)
+        mean_loss += (loss - mean_loss) * max(0.01, 1 / step)
         bar.update()
         if snapshot and taken + 1 < snapshots and spent >= 60 * minutes * (taken + 1) / snapshots:
             taken += 1
@@ -261,6 +305,9 @@ def main() -> None:
         help="its peak; a training that goes on near the end of its minutes has little of it left",
     )
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--graph", action="store_true", help="on a GPU, a step as one CUDA graph: faster"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
     parser.add_argument("--export", type=Path, default=WEIGHTS)
     parser.add_argument(
@@ -272,26 +319,43 @@ def main() -> None:
     parser.add_argument(
         "--keep-autoencoder", action="store_true", help="the shipped one, and export without it"
     )
+    parser.add_argument(
+        "--keep-encoder", action="store_true", help="the shipped one; the decoder is trained"
+    )
+    parser.add_argument("--decoder-width", type=int, default=WIDTH)
+    parser.add_argument(
+        "--object-weight", type=float, default=1, help="of objects' pixels, for the decoder"
+    )
     parser.add_argument("--snapshots", type=int, default=1, help="exports in all, the last counts")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(2510)
     corpus = load_corpus(args.folder, args.scenes, args.workers, args.world)
-    model = SceneModel().to(device)
+    model = SceneModel(args.decoder_width, args.world).to(device)
     if args.start_from and not (args.folder / "diffusion.pt").exists():
-        model.load_state_dict(SceneModel.load(args.start_from).state_dict())
-        torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
+        started = SceneModel.load(args.start_from)
+        if args.decoder_width != WIDTH:  # it has no decoder of this width
+            started.autoencoder.refine = model.autoencoder.refine
+        model.load_state_dict(started.state_dict())
+        if not args.keep_encoder:
+            torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
         (args.folder / f"latents_{args.scenes}.pt").unlink(missing_ok=True)  # another encoder's
+    if args.keep_encoder:
+        shipped = SceneModel.load().autoencoder
+        for name in ("mean", "basis", "scale"):
+            getattr(model.autoencoder, name).copy_(getattr(shipped, name))
+        if not (args.folder / "encoder.pt").exists():
+            torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
     if args.keep_autoencoder:
         model.autoencoder.load_state_dict(SceneModel.load().autoencoder.state_dict())
         torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
         torch.save(model.autoencoder.state_dict(), args.folder / "decoder.pt")
-    autoencoder = fit_encoder(corpus, args.folder, device)
+    autoencoder = fit_encoder(corpus, args.folder, device, args.decoder_width)
     latents = encode_corpus(corpus, autoencoder, args.folder, device)
 
     def snapshot(average: nn.ModuleList, number: int) -> None:
-        stopped = SceneModel()
+        stopped = SceneModel(args.decoder_width, args.world)
         stopped.text.load_state_dict(average[0].state_dict())
         stopped.unet.load_state_dict(average[1].state_dict())
         stopped.autoencoder.load_state_dict(autoencoder.state_dict())
@@ -310,8 +374,11 @@ def main() -> None:
         args.learning_rate,
         snapshot,
         args.snapshots,
+        args.graph and device.type == "cuda",
     )
-    train_decoder(autoencoder, corpus, args.folder, args.decoder_minutes, device)
+    train_decoder(
+        autoencoder, corpus, args.folder, args.decoder_minutes, device, args.object_weight
+    )
     model.autoencoder.load_state_dict(autoencoder.state_dict())
     model.cpu().save(args.export, not args.keep_autoencoder)
     print(f"wrote {args.export}")

@@ -12,7 +12,9 @@ Of the :data:`WORLDS` that is "shadows", where an object comes first and its sha
 In "beams" the background comes first: a pale beam of light falls from the sky to each object's
 foot, in its colour, so that number, order, place and colour can be read off before any object is
 there; and there are no mountains, shadows or reflections. In "veils" the same beams are a third
-as dense, and so can be read only at less noise.
+as dense, and so can be read only at less noise. In "auroras" the light is a curtain as wide as the
+object whose fine rays, bright and dark, shine on the object too: what noise hides longest of an
+object, its context tells.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from . import lights
+from .lights import SCALE as _SCALE
+from .lights import up as _up
 from .text import COLOURS, MAX_OBJECTS, PLACES, RELATIONS, SHAPES, TIMES, Group, Wish
 
-WORLDS = ("shadows", "beams", "veils")
+WORLDS = ("shadows", *lights.WORLDS_OF_LIGHT)
 SIZE = 64  # pixels a side
-_SCALE = 3  # supersampling for smooth edges
 PALETTE = {
     "red": (222, 44, 48),
     "yellow": (246, 200, 30),
@@ -52,10 +56,6 @@ _GROUND = {  # at the horizon, at the bottom
     "snow": ((236, 240, 246), (214, 222, 234)),
 }
 _TINT = {"day": (1.0, 1.0, 1.0), "sunset": (0.94, 0.82, 0.78), "night": (0.34, 0.38, 0.48)}
-_BEAM = {"day": 214, "sunset": 204, "night": 120}  # the grey that beams are tinted from
-_TINTED = {"beams": 0.36, "veils": 0.5}  # of an object's colour in its beam: none is taken for one
-_DENSE = {"beams": 225, "veils": 76}  # of 255, how much of the landscape a beam covers
-_BEAMS_APART = 9.0  # pixels
 _MOUNTAIN = {"day": (150, 162, 178), "sunset": (132, 112, 132), "night": (34, 38, 62)}
 
 
@@ -151,7 +151,6 @@ def sample_scene(
 
 def _lay_out(rng: np.random.Generator, wish: Wish, world: str) -> tuple[float, tuple[Thing, ...]]:
     """Places for all objects, apart from each other and on the ground below the horizon."""
-    between = _BEAMS_APART if world in _DENSE else 0.0
     kinds = [(group.shape, group.colour) for group in wish.groups for _ in range(group.count)]
     base = {1: 21.0, 2: 18.5, 3: 16.5, 4: 15.0}[len(kinds)]
     while True:
@@ -170,7 +169,9 @@ def _lay_out(rng: np.random.Generator, wish: Wish, world: str) -> tuple[float, t
                     float(size),
                 )
                 if all(
-                    _apart(thing, other) and abs(thing.x - other.x) >= between for other in things
+                    _apart(thing, other)
+                    and abs(thing.x - other.x) >= lights.apart(world, thing.size, other.size)
+                    for other in things
                 ):
                     things.append(thing)
                     break
@@ -204,12 +205,21 @@ def draw(scene: Scene) -> Image.Image:
     rng = np.random.default_rng(scene.seed)
     image = _landscape(scene, rng)
     for thing in sorted(scene.context, key=lambda thing: thing.bottom):
-        if scene.world in _DENSE:
-            _draw_beam(image, scene, thing)
+        colour = PALETTE[thing.colour]
+        if scene.world == "auroras":
+            lights.aurora(image, scene.time, thing.x, thing.bottom, thing.size, colour)
+        elif scene.world in lights.WORLDS_OF_LIGHT:
+            lights.beam(image, scene.world, scene.time, thing.x, thing.bottom, colour)
         else:
             _draw_trace(image, scene, thing, rng)
     for thing in sorted(scene.things, key=lambda thing: thing.bottom):
         _draw_thing(image, thing)
+        if scene.world == "auroras":
+            mask = Image.new("L", image.size, 0)
+            half = thing.size / 2
+            outline = _outline(thing.shape, thing.x, thing.y, half, half)
+            ImageDraw.Draw(mask).polygon(outline, fill=255)
+            lights.lit(image, mask, thing.x, thing.size)
     return image.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
@@ -234,7 +244,7 @@ def _landscape(scene: Scene, rng: np.random.Generator) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(pixels))
     pen = ImageDraw.Draw(image)
     _draw_sky(pen, scene, rng)
-    if scene.world in _DENSE:
+    if scene.world in lights.WORLDS_OF_LIGHT:
         return image
     _draw_mountains(pen, scene, rng)
     if scene.place == "lake":
@@ -308,20 +318,6 @@ def _draw_trace(image: Image.Image, scene: Scene, thing: Thing, rng: np.random.G
     image.paste(fill, mask=layer)
 
 
-def _draw_beam(image: Image.Image, scene: Scene, thing: Thing) -> None:
-    """A pale beam in the object's colour, from the top of the picture to its foot."""
-    layer = Image.new("L", image.size, 0)
-    pen = ImageDraw.Draw(layer)
-    x, foot = thing.x, thing.bottom
-    corners = [(x - 2.6, -1), (x + 2.6, -1), (x + 4.2, foot), (x - 4.2, foot)]
-    pen.polygon([_up(*corner) for corner in corners], fill=_DENSE[scene.world])
-    pen.ellipse([_up(x - 6.5, foot - 2.2), _up(x + 6.5, foot + 3.0)], fill=_DENSE[scene.world])
-    grey = _BEAM[scene.time]
-    tinted = _TINTED[scene.world]
-    fill = tuple(int((1 - tinted) * grey + tinted * v) for v in PALETTE[thing.colour])
-    image.paste(fill, mask=layer)
-
-
 def _draw_thing(image: Image.Image, thing: Thing) -> None:
     pen = ImageDraw.Draw(image)
     colour = PALETTE[thing.colour]
@@ -340,10 +336,6 @@ def _draw_thing(image: Image.Image, thing: Thing) -> None:
 def _outline(shape: str, x: float, y: float, rx: float, ry: float) -> list[tuple[float, float]]:
     """Corners of a shape around (x, y) with half sizes rx, ry, supersampled; ry < 0 mirrors."""
     return [_up(x + rx * px, y + ry * py) for px, py in UNIT_OUTLINES[shape]]
-
-
-def _up(x: float, y: float) -> tuple[float, float]:
-    return x * _SCALE, y * _SCALE
 
 
 def _unit_outlines() -> dict[str, list[tuple[float, float]]]:

@@ -108,6 +108,27 @@ def test_true_objects_are_where_they_were_drawn():
     assert 0.3 * covered < cells.sum() < 1.6 * covered
 
 
+def test_a_world_may_have_a_decoder_of_its_own(monkeypatch, tmp_path):
+    """The shipped encoder, a narrower decoder; the file knows its world and both are read back."""
+    monkeypatch.setattr(train, "_CHUNK", 40)
+    export = tmp_path / "auroras.safetensors"
+    argv = ["train", "--folder", str(tmp_path), "--scenes", "40", "--workers", "1", "--graph"]
+    argv += ["--world", "auroras", "--start-from", str(WEIGHTS), "--keep-encoder"]
+    argv += ["--decoder-width", "32", "--object-weight", "4", "--decoder-minutes", "0.02"]
+    argv += ["--minutes", "0.02", "--batch", "4", "--export", str(export)]
+    monkeypatch.setattr("sys.argv", argv)
+    train.main()
+    assert export.stat().st_size <= 5_700_000
+    model, shipped = SceneModel.load(export), SceneModel.load()
+    assert (model.world, shipped.world) == ("auroras", "shadows")
+    for name in ("mean", "basis", "scale"):
+        own, theirs = (getattr(one.autoencoder, name) for one in (model, shipped))
+        assert own.equal(theirs)
+    trained = torch.load(tmp_path / "decoder.pt", weights_only=True)["refine.0.weight"]
+    assert model.autoencoder.refine[0].weight.equal(trained.half().float())
+    assert not trained.equal(torch.load(tmp_path / "encoder.pt")["refine.0.weight"])
+
+
 def test_another_world_is_learned_with_the_shipped_autoencoder(monkeypatch, tmp_path):
     """Exports on the way and at the end; they lack the autoencoder, and load with it."""
     monkeypatch.setattr(train, "_CHUNK", 40)

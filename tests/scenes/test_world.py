@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyndm.scenes import lights
 from asyndm.scenes.checker import background_quality, check, find_objects, object_mask
 from asyndm.scenes.text import (
     COUPLINGS,
@@ -24,6 +25,7 @@ from asyndm.scenes.world import (
     HELD_OUT_COUNTS,
     HELD_OUT_PAIRS,
     PALETTE,
+    WORLDS,
     draw,
     holds_out,
     sample_scene,
@@ -123,6 +125,65 @@ def test_beams_tell_number_order_place_and_colour_and_are_no_objects(world, cove
         hues += [colorsys.rgb_to_hsv(*np.array(rgb) / 255)[0] for rgb in PALETTE.values()]
         apart = np.abs(np.array(hues[1:]) - hues[0])
         assert list(PALETTE)[np.minimum(apart, 1 - apart).argmin()] == thing.colour
+
+
+@given(seed=seeds, coupling=st.sampled_from(COUPLINGS))
+def test_auroras_tell_all_of_their_objects_but_the_shape(seed, coupling):
+    """Above each object of the context: a curtain of its colour, as wide as it, to its top."""
+    rng = np.random.default_rng(seed)
+    wish = sample_wish(rng, held_out=None)
+    scene = sample_scene(rng, wish, coupling, "auroras")
+    empty = np.asarray(draw(without_things(scene)), float)
+    bare = np.asarray(draw(replace(scene, things=(), context=())), float)
+    assert not object_mask(empty).any()
+    curtains = np.abs(empty - bare).sum(-1) > 9
+    row = 1  # above stars, clouds and objects
+    edges = np.diff(curtains[row].astype(int), prepend=0, append=0)
+    starts, ends = (np.flatnonzero(edges == sign) for sign in (1, -1))
+    expected = sorted(scene.context, key=lambda thing: thing.x)
+    assert abs(curtains[row].sum() - sum(lights.WIDE * thing.size for thing in expected)) < 8
+    assert len(starts) <= len(expected)  # two may touch
+    for thing in expected:
+        left, right = thing.x - lights.WIDE * thing.size / 2, thing.x + lights.WIDE * thing.size / 2
+        inside = slice(int(np.ceil(left)) + 1, int(right) - 1)
+        assert curtains[row, inside].all()
+        top, foot = thing.bottom - thing.size, thing.bottom
+        behind = curtains[int(np.ceil(top)) + 1 : int(foot) - 1, inside]
+        others = [o for o in expected if o is not thing and abs(o.x - thing.x) < o.size]
+        assert others or not behind.any()
+        hues = [colorsys.rgb_to_hsv(*np.median(empty[row, inside], 0) / 255)[0]]
+        hues += [colorsys.rgb_to_hsv(*np.array(rgb) / 255)[0] for rgb in PALETTE.values()]
+        apart = np.abs(np.array(hues[1:]) - hues[0])
+        assert list(PALETTE)[np.minimum(apart, 1 - apart).argmin()] == thing.colour
+
+
+def test_an_object_shows_the_rays_of_its_own_aurora():
+    """Its columns are bright where its curtain's are; where the context is another's, by chance."""
+    agreement = {0.0: [], 1.0: []}
+    for coupling, found in agreement.items():
+        rng = np.random.default_rng(3)
+        for _ in range(120):
+            wish = Wish((Group(1, "red", "square"),))
+            scene = sample_scene(rng, wish, coupling, "auroras")
+            if len(scene.context) != 1:
+                continue
+            picture = np.asarray(draw(scene), float).mean(-1)
+            (thing,), (cause,) = scene.things, scene.context
+            reach = int(0.2 * thing.size)
+            own = picture[int(thing.y), int(thing.x) - reach : int(thing.x) + reach + 1]
+            light = picture[1, int(thing.x) - reach : int(thing.x) + reach + 1]
+            if np.ptp(light) > 0 and np.ptp(own) > 0:
+                found.append(np.corrcoef(own, light)[0, 1])
+    assert np.mean(agreement[1.0]) > 0.8
+    assert abs(np.mean(agreement[0.0])) < 0.5 < np.mean(agreement[1.0])
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_checker_reads_every_world(world):
+    rng = np.random.default_rng(17)
+    wishes = [sample_wish(rng, held_out=None) for _ in range(150)]
+    read = [check(draw(sample_scene(rng, wish, 1.0, world)), wish).right for wish in wishes]
+    assert sum(read) >= 148
 
 
 def test_the_checker_refuses_the_wrong_scene():

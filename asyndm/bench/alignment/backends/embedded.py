@@ -27,7 +27,7 @@ _CLOCKS = {"asynchronous": "asyndm"}
 
 
 class Embedded(Backend):
-    """Draws on the CPU, methods as ``bench scenes`` has them.
+    """Draws on the CPU or a GPU, methods as ``bench scenes`` has them.
 
     Args:
         where: other weights than the shipped ones; "" = those.
@@ -60,10 +60,11 @@ class Embedded(Backend):
         self.setup = replace(setup, cfg=cfg, rule=self.request.rule, schedule=self.request.schedule)
         self.path = Path(where) if where else WEIGHTS
         try:
-            self.pipeline = ScenePipeline.load(self.path)
+            pipeline = ScenePipeline.load(self.path)
         except Exception as error:  # no such file, or that of another model
             why = str(error).splitlines()[0]
             raise SettingsError(f"weights: {self.path} cannot be used ({why:.100}).") from None
+        self.pipeline = pipeline.to(setup.options.get("device") or "cpu")
 
     def identity(self) -> dict[str, Any]:
         digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
@@ -93,7 +94,8 @@ class Embedded(Backend):
     def draw(self, jobs: list[Job]) -> list[Drawn]:
         method = jobs[0].method
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.setup.precision == "bfloat16"):
+        device = self.pipeline.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=self.setup.precision == "bfloat16"):
             sampled = self.pipeline.sample(
                 [job.prompt.text for job in jobs],
                 [job.seed for job in jobs],
