@@ -185,6 +185,32 @@ def test_a_death_in_a_trial_repeats_and_loses_nothing(tmp_path, toy):
     assert sum(one["rows"] for one in trials) + 12 * 6 == len(toy.drawn) * 6
 
 
+def test_a_trial_that_ends_while_it_is_looked_at_is_over(tmp_path, toy, monkeypatch):
+    """Another process tells it between the list of running ones and the lock on it."""
+    tunings = []
+    made = command.Tuning
+    monkeypatch.setattr(command, "Tuning", lambda *a: tunings.append(made(*a)) or tunings[-1])
+    assert tune(tmp_path, "run", "--arms", "constant") == 0
+    (tuning,) = tunings
+    study = tuning.study("constant")
+    trial = study.ask()
+    lock = tuning._lock("constant", trial.number)
+    acquire = type(lock).acquire
+
+    def told_first(self, *args, **kwargs):
+        if str(trial.number) in self.lock_file and not told:
+            told.append(study.tell(trial, 0.25))
+        return acquire(self, *args, **kwargs)
+
+    told = []
+    monkeypatch.setattr(type(lock), "acquire", told_first)
+    tuning._revive(study, "constant")
+    assert told and study.trials[trial.number].state.name == "COMPLETE"
+    assert study.trials[trial.number].value == 0.25
+    waiting = [one for one in study.trials if one.state.name == "WAITING"]
+    assert not waiting
+
+
 def test_profiles_of_all_parameters_can_be_run():
     rng = np.random.default_rng(0)
     from asyndm.core.parametrisation import VParametrisation

@@ -216,6 +216,8 @@ class Tuning:
             except Timeout:
                 continue
             try:
+                if study.trials[one.number].state != state.RUNNING:
+                    continue  # it ended in the meantime
                 study.tell(one.number, state=state.FAIL)
                 if one.params:
                     study.enqueue_trial(one.params)
