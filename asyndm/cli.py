@@ -175,10 +175,12 @@ def _studio(argv: Sequence[str]) -> int:
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, help="other weights of the embedded model")
+    parser.add_argument(
+        "--weights", help="of the embedded model: auroras (another world), or a file"
+    )
 
 
-def _load_pipeline(weights: Path | None) -> Any:
+def _load_pipeline(weights: str | None) -> Any:
     """The embedded model.
 
     Raises:

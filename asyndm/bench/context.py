@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curvature", type=float, default=CURVATURE, help="k that is judged")
     parser.add_argument("--coupling", type=float, default=1.0, help="of the embedded model")
     parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help="of rendered scenes")
-    parser.add_argument("--weights", type=Path, help="other weights of the embedded model")
+    parser.add_argument("--weights", help="a file; default: those of the world")
     parser.add_argument("--steps", type=int, default=25, help="of pictures that are made")
     parser.add_argument(
         "--cfg", type=float, help="of pictures that are made; default: 2.5, 7.5 with --checkpoint"
@@ -249,8 +249,8 @@ def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
 
         if args.coupling not in COUPLINGS:
             raise SettingsError(f"coupling: {args.coupling:g} is unknown; choose of 0, 0.5, 1.")
-        subject = context_scenes.load(args.weights, args.coupling, device)
-        weights = args.weights.name if args.weights else "shipped"
+        subject = context_scenes.load(args.weights or args.world, args.coupling, device)
+        weights = Path(args.weights).name if args.weights else "shipped"
         setup = {"model": f"embedded, {weights}", "coupling": args.coupling, "world": args.world}
     subject.objects = args.objects
     return subject, setup

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,12 +16,12 @@ from asyndm.network.context_map import Predictor
 from asyndm.network.norms import LevelledNorms
 from asyndm.network.predicting import levelled_by, predicting, union_of
 from asyndm.scenes.checker import object_cells
-from asyndm.scenes.model import LATENT_SIZE, PATCH
+from asyndm.scenes.model import LATENT_SIZE, PATCH, TRAINED
 from asyndm.scenes.objects import capture_of
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import parse_prompt
 from asyndm.scenes.train import to_input
-from asyndm.scenes.world import draw, sample_scene, sample_wish
+from asyndm.scenes.world import WORLDS, draw, sample_scene, sample_wish
 
 from .context_pictures import PictureSet
 from .scenes import bench_prompts
@@ -109,18 +108,21 @@ class SceneSubject:
         return levelled_by(self.unet, self.parametrisation, context, latents)
 
 
-def load(weights: Path | None, coupling: float, device: str) -> SceneSubject:
-    """The embedded model, or one with other weights.
+def load(weights: str, coupling: float, device: str) -> SceneSubject:
+    """The embedded model.
+
+    Args:
+        weights: a world's, by its name, or a file.
 
     Raises:
         SettingsError: weights that cannot be used.
     """
     try:
-        return SceneSubject(ScenePipeline.load(weights), coupling, device)
+        where = None if weights in WORLDS and weights not in TRAINED else weights
+        return SceneSubject(ScenePipeline.load(where), coupling, device)
     except FileNotFoundError as error:
         raise SettingsError(str(error)) from None
     except (SafetensorError, RuntimeError, OSError) as error:
         raise SettingsError(
-            f"weights: {weights or 'the shipped ones'} do not fit this model "
-            f"({str(error).splitlines()[0]:.80})."
+            f"weights: {weights} do not fit this model ({str(error).splitlines()[0]:.80})."
         ) from error

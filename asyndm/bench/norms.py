@@ -124,7 +124,7 @@ def make_scenes(pipeline: ScenePipeline, count: int, seed: int, wide: int = 1) -
         row = []
         for number in range(wide):
             wish = sample_wish(rng)
-            row.append(np.asarray(draw(sample_scene(rng, wish, 1.0))))
+            row.append(np.asarray(draw(sample_scene(rng, wish, 1.0, pipeline.model.world))))
             if not number:
                 prompts.append(tokenize(wish.prompt(), 1.0))
         pictures.append(np.concatenate(row, 1))

@@ -23,12 +23,12 @@ from tqdm import tqdm
 from asyndm.core.settings import SettingsError, check_whole
 from asyndm.network.norms import REACH
 from asyndm.scenes.checker import check
-from asyndm.scenes.model import LATENT_SIZE, PATCH
+from asyndm.scenes.model import LATENT_SIZE, PATCH, WEIGHTS_HELP, weights_file
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
 from asyndm.scenes.text import COLOURS, Wish
 from asyndm.scenes.train import to_input
-from asyndm.scenes.world import draw, sample_scene, sample_wish
+from asyndm.scenes.world import WORLDS, draw, sample_scene, sample_wish
 
 from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
@@ -85,10 +85,10 @@ def box_cells(top: float, left: float, bottom: float, right: float) -> np.ndarra
     return cells
 
 
-def sample_job(rng: np.random.Generator, seed: int = 0) -> Job:
+def sample_job(rng: np.random.Generator, seed: int = 0, world: str = WORLDS[0]) -> Job:
     """A scene of two or three single objects, one of which is to change its colour."""
     wish = single_objects(rng)
-    scene = sample_scene(rng, wish, 1.0)
+    scene = sample_scene(rng, wish, 1.0, world)
     target = wish.groups[0]
     used = {group.colour for group in wish.groups}
     colour = str(rng.choice([c for c in COLOURS if c not in used]))
@@ -99,11 +99,14 @@ def sample_job(rng: np.random.Generator, seed: int = 0) -> Job:
     return Job(np.asarray(draw(scene)), region, replace(wish, groups=groups), seed)
 
 
-def sample_jobs(pipeline: ScenePipeline, name: str, count: int, request: Request) -> list[Job]:
-    """The first ``count`` jobs of a set of :data:`SETS`."""
+def sample_jobs(
+    pipeline: ScenePipeline | None, name: str, count: int, request: Request
+) -> list[Job]:
+    """The first ``count`` jobs of a set of :data:`SETS`, in the model's world."""
     scene_seed, noise_seed = SETS[name]
     rng = np.random.default_rng(scene_seed)
-    return [sample_job(rng, noise_seed + i) for i in range(count)]
+    world = pipeline.model.world if pipeline else WORLDS[0]
+    return [sample_job(rng, noise_seed + i, world) for i in range(count)]
 
 
 def add_arguments(
@@ -125,7 +128,7 @@ def add_arguments(
     parser.add_argument("--cfg", type=float, default=Request("").cfg)
     parser.add_argument("--strength", type=float, default=strength, help="denoising strength")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
-    parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
+    parser.add_argument("--weights", help=WEIGHTS_HELP)
     parser.add_argument("--device", default="cpu", help="where torch runs the model: cpu, cuda")
     parser.add_argument("--batch", type=int, default=_BATCH, help="pictures at a time")
     parser.add_argument("--shard", default="1/1", help="part of the pictures, e.g. 2/3")
@@ -169,7 +172,7 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
         "strength": args.strength,
         "precision": args.precision,
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
-        **({"weights": digest(args.weights)} if args.weights else {}),
+        **({"weights": digest(weights_file(args.weights))} if args.weights else {}),
         **of_bench,
     }
     check_whole("batch", args.batch, 1, 1024)

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from asyndm.core.settings import RULES, Settings, SettingsError, check_whole
 from asyndm.core.sigmas import SCHEDULES
 from asyndm.scenes.checker import check
+from asyndm.scenes.model import WEIGHTS_HELP
 from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.world import holds_out, sample_wish
@@ -220,7 +221,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", choices=RULES, default="ddpm")
     parser.add_argument("--schedule", choices=SCHEDULES, default="uniform")
     parser.add_argument("--shard", default="1/1", help="part of the work, e.g. 2/3")
-    parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
+    parser.add_argument("--weights", help=WEIGHTS_HELP)
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -260,6 +261,7 @@ def main(args: argparse.Namespace) -> int:
         "rule": request.rule,
         "schedule": request.schedule,
         "precision": args.precision,
+        **({"weights": Path(args.weights).name} if args.weights else {}),
         # pictures of another device are others, in the last bits
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
     }

@@ -19,11 +19,20 @@ from .text import MAX_TOKENS, VOCABULARY, token_ids
 from .world import WORLDS
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
+TRAINED = {"shadows": WEIGHTS, "auroras": Path(__file__).parent / "auroras.safetensors"}  # by world
+WEIGHTS_HELP = (
+    f"of another world ({', '.join([*TRAINED][1:])}), or a file; default: the shipped ones"
+)
 LATENT_CHANNELS = 10
 LATENT_SIZE = 16
 PATCH = 4  # pixels a latent cell, each way
 WIDTH = 64  # of the shipped decoder
 TEXT_WIDTH = 128
+
+
+def weights_file(where: Path | str | None) -> Path:
+    """A file of weights: the shipped ones (None), those of a world by its name, or any other."""
+    return TRAINED.get(str(where), WEIGHTS if where is None else Path(where))
 
 
 class ResidualBlock(nn.Module):
@@ -179,13 +188,17 @@ class SceneModel(nn.Module):
         save_file(tensors, str(path), {"world": self.world})
 
     @classmethod
-    def load(cls, path: Path = WEIGHTS) -> SceneModel:
+    def load(cls, path: Path | str | None = None) -> SceneModel:
         """The trained model in float32, ready to sample.
+
+        Args:
+            path: as :func:`weights_file` takes it.
 
         Raises:
             FileNotFoundError: there are no weights at ``path``.
         """
-        if not Path(path).exists():
+        path = weights_file(path)
+        if not path.exists():
             raise FileNotFoundError(f"weights: {path} is missing; reinstall or train it.")
         tensors = load_file(str(path))
         with safe_open(str(path), "pt") as file:

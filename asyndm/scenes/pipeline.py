@@ -29,7 +29,7 @@ from asyndm.network.norms import REACH, LevelledNorms
 
 from .checker import Verdict, check, object_cells
 from .levelled import scene_table
-from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
+from .model import LATENT_CHANNELS, LATENT_SIZE, PATCH, SceneModel, training_alphas
 from .objects import capture_of, curvatures_of
 from .request import Request
 from .text import parse_prompt, tokenize
@@ -104,13 +104,13 @@ class ScenePipeline:
         self.tokenizer = Tokenizer()
 
     @classmethod
-    def load(cls, path: Path | None = None) -> ScenePipeline:
-        """With the shipped weights.
+    def load(cls, path: Path | str | None = None) -> ScenePipeline:
+        """With the shipped weights, or others: a world's by its name, or a file's.
 
         Raises:
             FileNotFoundError: there are none.
         """
-        return cls(SceneModel.load(WEIGHTS if path is None else path))
+        return cls(SceneModel.load(path))
 
     @property
     def device(self) -> torch.device:

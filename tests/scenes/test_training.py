@@ -1,10 +1,13 @@
 """Training: a short run from nothing, its resumption, and the positive control."""
 
 import numpy as np
+import pytest
 import torch
 
+from asyndm.bench.repaint import SETS, sample_job, sample_jobs
 from asyndm.scenes import mixed, train
-from asyndm.scenes.model import WEIGHTS, Autoencoder, SceneModel
+from asyndm.scenes.model import TRAINED, WEIGHTS, Autoencoder, SceneModel
+from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS
 from asyndm.scenes.world import draw, sample_scene, sample_wish
 
@@ -152,3 +155,22 @@ def test_another_world_is_learned_with_the_shipped_autoencoder(monkeypatch, tmp_
             if name.startswith("autoencoder."):
                 assert value.equal(shipped[name])
         assert not model["unet.conv_in.weight"].equal(shipped["unet.conv_in.weight"])
+
+
+def test_a_world_is_named_where_weights_are_asked_for(tmp_path):
+    """The trained ones lie in the package, within their size; any other name is a file's."""
+    assert sum(path.stat().st_size for path in TRAINED.values()) <= 12_000_000
+    for world in TRAINED:
+        assert ScenePipeline.load(world).model.world == world
+    with pytest.raises(FileNotFoundError, match="sunsets is missing"):
+        ScenePipeline.load("sunsets")
+
+
+def test_the_world_of_the_weights_is_the_one_that_is_drawn():
+    """Levelled norms are calibrated on it, and `bench repaint` paints in it."""
+    pipeline = ScenePipeline.random()
+    pipeline.model.world = "auroras"
+    drawn = [job.picture for job in sample_jobs(pipeline, "development", 2, Request(""))]
+    rng = np.random.default_rng(SETS["development"][0])
+    assert (drawn[0] == sample_job(rng, 0, "auroras").picture).all()
+    assert (drawn[0] != sample_job(np.random.default_rng(SETS["development"][0])).picture).any()

@@ -168,7 +168,7 @@ def test_an_object_shows_the_rays_of_its_own_aurora():
             if len(scene.context) != 1:
                 continue
             picture = np.asarray(draw(scene), float).mean(-1)
-            (thing,), (cause,) = scene.things, scene.context
+            (thing,) = scene.things
             reach = int(0.2 * thing.size)
             own = picture[int(thing.y), int(thing.x) - reach : int(thing.x) + reach + 1]
             light = picture[1, int(thing.x) - reach : int(thing.x) + reach + 1]

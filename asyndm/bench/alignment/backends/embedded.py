@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from asyndm.bench.scenes import PRECISIONS
 from asyndm.core.settings import RULES, SettingsError
 from asyndm.core.sigmas import SCHEDULES
 from asyndm.page.preview import mean_mask
-from asyndm.scenes.model import WEIGHTS
+from asyndm.scenes.model import weights_file
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, PromptError, parse_prompt
 
@@ -30,7 +29,7 @@ class Embedded(Backend):
     """Draws on the CPU or a GPU, methods as ``bench scenes`` has them.
 
     Args:
-        where: other weights than the shipped ones; "" = those.
+        where: other weights than the shipped ones, a file or a world's name; "" = those.
 
     Raises:
         SettingsError: a value of the setup that it does not know, or no such weights.
@@ -58,7 +57,7 @@ class Embedded(Backend):
             coupling=setup.coupling,
         )
         self.setup = replace(setup, cfg=cfg, rule=self.request.rule, schedule=self.request.schedule)
-        self.path = Path(where) if where else WEIGHTS
+        self.path = weights_file(where or None)
         try:
             pipeline = ScenePipeline.load(self.path)
         except Exception as error:  # no such file, or that of another model
