@@ -19,7 +19,11 @@ def report(name="repaint"):
 
 
 def test_the_readme_shows_what_the_files_hold():
-    shown = tables.shown((ROOT / "README.md").read_text("utf-8"))
+    shown = {}
+    for page in tables.PAGES:
+        found = tables.shown((ROOT / page).read_text("utf-8"))
+        assert found and not {*shown} & {*found}
+        shown |= found
     assert shown == tables.blocks(), "run tools/readme_tables.py"
     assert {*shown} == {*tables.TABLES}
 
@@ -144,6 +148,21 @@ def test_methods_beside_each_other_are_told_from_their_rows():
     assert f"correction {right['beside'][0]['method']} (" in tables.alignment(of_run)
     right["means"]["sync"]["value"] += 0.25
     assert tables.alignment(of_run) != before
+
+
+def test_what_auroras_show_follows_from_their_rows():
+    of_run = report("auroras")
+    assert of_run["images_an_arm"] == 1800 and {*of_run["couplings"]} == {0, 0.5, 1}
+    arms = {row["arm"].split(",")[0].split("=")[0] for row in of_run["rows"]}
+    assert len(of_run["rows"]) >= 14 and {"synchronous", "reverse:curvature"} <= arms
+    make = tables.TABLES["auroras"][1]
+    for row in of_run["rows"]:
+        if row["right_difference"]:
+            row["right_difference"] |= {"low": -0.1, "high": 0.1}
+    assert "The interval of no arm excludes 0" in make(of_run)
+    found = next(row for row in of_run["rows"] if row["right_difference"])
+    found["right_difference"]["low"] = 0.01
+    assert "The interval of no arm" not in make(of_run)
 
 
 def test_levelled_norms_cost_what_was_asked():

@@ -1,6 +1,6 @@
-"""The README's tables of what is measured, from the files that the benches wrote.
+"""The tables of what is measured, from the files that the benches wrote.
 
-``python tools/readme_tables.py`` writes them into README.md, each between its marks
+``python tools/readme_tables.py`` writes them into README.md and docs/auroras.md, each between its marks
 ``<!-- measured: NAME -->`` and ``<!-- end -->``; ``--print`` only prints them. A test compares.
 A bench's file is made small by ``--take FILE NAME``: docs/NAME.json, one row a line; ``--machine``
 adds what it was measured on, where the file does not say.
@@ -29,6 +29,7 @@ from readme_norms import (  # noqa: E402
     reach_grid,
     reach_says,
 )
+from readme_worlds import worlds  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -258,7 +259,10 @@ TABLES = {
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
     "alignment": ("alignment.json", alignment),
+    "auroras": ("auroras.json", worlds),
+    "auroras_methods": ("auroras-alignment.json", alignment),
 }
+PAGES = ("README.md", "docs/auroras.md")
 
 
 def blocks() -> dict[str, str]:
@@ -271,7 +275,7 @@ def blocks() -> dict[str, str]:
 
 
 def shown(text: str) -> dict[str, str]:
-    """What stands in a README between each pair of marks."""
+    """What stands in a page between each pair of marks."""
     found = re.findall(r"<!-- measured: (\w+) -->\n(.*?)\n<!-- end -->", text, re.DOTALL)
     return {name: block.strip("\n") for name, block in found}
 
@@ -309,15 +313,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.take:
         take(Path(args.take[0]), args.take[1], args.machine)
-    path = ROOT / "README.md"
-    text = path.read_text("utf-8")
-    for name, block in blocks().items():
-        if args.print:
-            print(f"{name}\n\n{block}\n")
-        marks = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
-        text = re.sub(marks, lambda m, b=block: f"{m[1]}\n{b}\n\n{m[2]}", text, flags=re.DOTALL)
-    if not args.print:
-        path.write_text(text, "utf-8")
+    made = blocks()
+    if args.print:
+        print("\n".join(f"{name}\n\n{block}\n" for name, block in made.items()))
+        return
+    for page in PAGES:
+        text = (ROOT / page).read_text("utf-8")
+        for name, block in made.items():
+            marks = rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)"
+            text = re.sub(marks, lambda m, b=block: f"{m[1]}\n{b}\n\n{m[2]}", text, flags=re.DOTALL)
+        (ROOT / page).write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

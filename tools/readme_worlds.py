@@ -1,0 +1,56 @@
+"""Tables of the world in which the context tells, of docs/auroras.md."""
+
+from __future__ import annotations
+
+from readme_cells import change, level, number, table
+
+KINDS = ("malformed", "shape", "colour", "count", "relation")
+NAMES = {
+    "synchronous": "synchronous",
+    "concave": "concave for all",
+    "asyndm": "AsynDM, dynamic masks",
+    "asyndm fixed": "AsynDM, fixed masks",
+    "oracle": "the true objects as mask",
+    "reverse": "reverse: all but the true objects slow",
+    "asyndm levelled": "AsynDM, levelled norms",
+    "asyndm learned": "AsynDM, the learned clock",
+}
+
+
+def named(arm: str) -> str:
+    """An arm in words, with its k."""
+    method, _, rest = arm.partition(":")
+    values = dict(part.split("=") for part in filter(None, rest.split(",")))
+    for key in ("mask_source", "norms", "curve"):
+        method += f" {values[key]}" if key in values else ""
+    k = values.get("curvature") if "curve" not in values else None
+    return NAMES[method] + (f", k {k.removeprefix('0')}" if k else "")
+
+
+def worlds(report: dict) -> str:
+    """Right, the paired difference, and what is wrong, by arm and coupling."""
+    rows = []
+    for row in report["rows"]:
+        cells = [f"{row['coupling']:g}", named(row["arm"]), level(row["right"], 3)]
+        cells.append(change(row["right_difference"], 3, with_p=True))
+        cells += [number(row["failures"][kind], 3) for kind in KINDS]
+        cells += [number(row["right_seen"], 3), number(row["right_held_out"], 3)]
+        rows.append([*cells, f"{row['sharpness']['value']:.1f}"])
+    head = ["coupling", f"n = {report['images_an_arm']}", "prompt fully right",
+            "against synchronous", *KINDS, "right, seen", "held out", "sharpness"]  # fmt: skip
+    return table(head, rows) + "\n\n" + _says(report)
+
+
+def _says(report: dict) -> str:
+    """Which arms differ, and what the coupling does to synchronous pictures."""
+    told = [row for row in report["rows"] if row["right_difference"]]
+    apart = [
+        f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(row['right_difference'], 3)})"
+        for row in told
+        if row["right_difference"]["low"] * row["right_difference"]["high"] > 0
+    ]
+    plain = {row["coupling"]: row["right"]["value"] for row in report["rows"]
+             if row["arm"] == report["baseline"]}  # fmt: skip
+    said = "The interval of " + (", ".join(apart) or "no arm") + " excludes 0, uncorrected."
+    levels = ", ".join(f"{number(plain[c], 3)} at {c:g}" for c in sorted(plain))
+    return f"{said} Synchronous pictures are right by coupling: {levels}."
