@@ -341,7 +341,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, weights, monkeypatc
         ["run", "--family", "pag"], ["report", "--steps", "3"],
         ["run", "--backend", "embedded:/no/such/weights"], ["report", "--scores", "noise"],
         ["run", "--export", "x"], ["score", "--choose", "noise"], ["run", "--weights", "W"],
-        ["run", "--device", "cpu"], ["run", "--config", "x"],
+        ["run", "--device", "moon"], ["run", "--config", "x"],
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line(tmp_path, args, capsys):

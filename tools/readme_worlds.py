@@ -45,9 +45,9 @@ def _says(report: dict) -> str:
     """Which arms differ, and what the coupling does to synchronous pictures."""
     told = [row for row in report["rows"] if row["right_difference"]]
     apart = [
-        f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(row['right_difference'], 3)})"
+        f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(difference, 3)})"
         for row in told
-        if row["right_difference"]["low"] * row["right_difference"]["high"] > 0
+        if (difference := row["right_difference"])["low"] * difference["high"] > 0
     ]
     plain = {row["coupling"]: row["right"]["value"] for row in report["rows"]
              if row["arm"] == report["baseline"]}  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 from asyndm.core.settings import SettingsError, check_whole
 
 from . import drawing, matching, prompt_sets, recipes
-from .backends import OF_DIFFUSERS, Setup, open_backend
+from .backends import READ_BY, Setup, open_backend
 from .methods import finished, parse_all
 from .plan import Plan
 from .spread import spread
@@ -207,7 +207,7 @@ def setup_of(values: dict[str, Any]) -> Setup:
         size=_size(values["size"]),
         precision=values["precision"],
         coupling=values["coupling"],
-        options={name: values[name] for name in OF_DIFFUSERS},
+        options={name: values[name] for name in READ_BY},
     )
 
 

@@ -21,7 +21,12 @@ BACKENDS = {
     "webui": "webui:WebUI",
     "images": "images:Images",
 }
-OF_DIFFUSERS = ("device", "offload", "config")  # options of that backend alone
+# options that some backends alone read
+READ_BY = {
+    "device": ("embedded", "diffusers"),
+    "offload": ("diffusers",),
+    "config": ("diffusers",),
+}
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def open_backend(text: str, setup: Setup) -> Backend:
     module, _, name = BACKENDS[kind].partition(":")
     made = importlib.import_module(f"asyndm.bench.alignment.backends.{module}")
     backend = getattr(made, name)(where, setup)
-    unread = [name for name in OF_DIFFUSERS if setup.options.get(name) and kind != "diffusers"]
+    unread = [n for n, kinds in READ_BY.items() if setup.options.get(n) and kind not in kinds]
     if setup.coupling != Setup.coupling and kind != "embedded":
         unread.append("coupling")
     if unread:
