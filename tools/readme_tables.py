@@ -1,7 +1,8 @@
 """The tables of what is measured, from the files that the benches wrote.
 
 ``python tools/readme_tables.py`` writes them into README.md and docs/auroras.md, each between its
-marks ``<!-- measured: NAME -->`` and ``<!-- end -->``; ``--print`` only prints them. A test compares.
+marks ``<!-- measured: NAME -->`` and ``<!-- end -->``; ``--print`` only prints them. A test
+compares.
 A bench's file is made small by ``--take FILE NAME``: docs/NAME.json, one row a line; ``--machine``
 adds what it was measured on, where the file does not say.
 """
