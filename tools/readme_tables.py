@@ -261,6 +261,7 @@ TABLES = {
     "context_unrelated": ("context-0.json", context_unrelated),
     "alignment": ("alignment.json", alignment),
     "auroras": ("auroras.json", worlds),
+    "auroras_repaint": ("auroras-repaint.json", repaint),
     "auroras_methods": ("auroras-alignment.json", alignment),
 }
 PAGES = ("README.md", "docs/auroras.md")
