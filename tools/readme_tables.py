@@ -30,7 +30,7 @@ from readme_norms import (  # noqa: E402
     reach_grid,
     reach_says,
 )
-from readme_worlds import worlds  # noqa: E402
+from readme_worlds import told_by_context, worlds  # noqa: E402
 
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
@@ -260,6 +260,7 @@ TABLES = {
     "context": ("context.json", context),
     "context_unrelated": ("context-0.json", context_unrelated),
     "alignment": ("alignment.json", alignment),
+    "auroras_context": ("auroras-context.json", told_by_context),
     "auroras": ("auroras.json", worlds),
     "auroras_repaint": ("auroras-repaint.json", repaint),
     "auroras_methods": ("auroras-alignment.json", alignment),
