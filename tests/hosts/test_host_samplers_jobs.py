@@ -91,6 +91,8 @@ def test_unipcs_options_are_the_hosts(host, traces, options):
 
     if host.name in ("Neo", "reForge") and not REAL:
         pytest.skip("as Forge's")
+    if host.name == "Neo":
+        pytest.skip("its UniPC has no settings")
     before = {name: getattr(host.shared.opts, name) for name in options}
     asked = {"sampler_name": "UniPC", "steps": 6}
     try:
