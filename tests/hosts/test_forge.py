@@ -261,6 +261,9 @@ class PredictionDiscreteFlow(torch.nn.Module):
     def calculate_denoised(self, sigma, model_output, model_input):
         return model_input - model_output * sigma.view(-1, 1, 1, 1)
 
+    def percent_to_sigma(self, percent):
+        return float(self.sigma(torch.tensor(1000 * (1 - percent))))
+
     def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
         sigma = sigma.view(-1, 1, 1, 1)
         return sigma * noise + (1 - sigma) * latent_image
