@@ -152,3 +152,12 @@ def test_bad_values_are_one_line(tmp_path, untrained, more):
     with pytest.raises(SettingsError) as caught:
         scenes.main(arguments(tmp_path, *more))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_none_are_one_line(tmp_path):
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(b"no weights")
+    for where in ("sunsets", str(torn)):
+        with pytest.raises(SettingsError, match=f"weights: .*{where.split('/')[-1]}.*") as caught:
+            scenes.main(arguments(tmp_path / f"of {len(where)}", "--weights", where))
+        assert "\n" not in str(caught.value)
