@@ -166,39 +166,20 @@ def _reader(default: Any) -> type:
 
 
 def _studio(argv: Sequence[str]) -> int:
+    from asyndm.scenes.pipeline import open_pipeline
+
     studio = importlib.import_module("asyndm.page.studio")
     parser = _Parser(prog="python -m asyndm studio", description=studio.__doc__.splitlines()[0])
     studio.add_arguments(parser)
     _add_weights(parser)
     args = parser.parse_args(argv)
-    return studio.run(_load_pipeline(args.weights), args)
+    return studio.run(open_pipeline(args.weights), args)
 
 
 def _add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", help="of the embedded model: auroras (another world), or a file"
     )
-
-
-def _load_pipeline(weights: str | None) -> Any:
-    """The embedded model.
-
-    Raises:
-        SettingsError: no such weights, or those of another model.
-    """
-    from safetensors import SafetensorError
-
-    from asyndm.scenes.pipeline import ScenePipeline
-
-    try:
-        return ScenePipeline.load(weights)
-    except FileNotFoundError as error:
-        raise SettingsError(str(error)) from None
-    except (SafetensorError, RuntimeError, OSError) as error:  # torch: "size mismatch", 200 lines
-        raise SettingsError(
-            f"weights: {weights or 'the shipped ones'} do not fit this model "
-            f"({str(error).splitlines()[0]:.80}); give others or train them anew."
-        ) from error
 
 
 def _bench(name: str, argv: Sequence[str]) -> int:
@@ -213,7 +194,7 @@ def _generate(args: argparse.Namespace) -> int:
     from PIL.PngImagePlugin import PngInfo
 
     from asyndm.page.preview import enlarge, film_strip
-    from asyndm.scenes.pipeline import METHODS, Request
+    from asyndm.scenes.pipeline import METHODS, Request, open_pipeline
 
     methods = tuple(dict.fromkeys(name.strip() for name in args.methods.split(",")))
     for method in methods:
@@ -235,7 +216,7 @@ def _generate(args: argparse.Namespace) -> int:
         painted=_read_mask(args.mask) if args.mask else None,
         **{name: value for name, value in values.items() if name not in names},
     )
-    pipeline = _load_pipeline(args.weights)
+    pipeline = open_pipeline(args.weights)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

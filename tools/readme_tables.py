@@ -32,6 +32,7 @@ from readme_norms import (  # noqa: E402
 )
 from readme_worlds import told_by_context, worlds  # noqa: E402
 
+from asyndm.bench.flaws import KINDS  # noqa: E402
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
 from asyndm.network import context_claim as claim  # noqa: E402
 
@@ -55,7 +56,6 @@ PLAIN, CONCAVE, SLOW = "plain inpainting", "concave for all, k .9", "region slow
 
 def arms(report: dict, names: dict[str, str] = NAMES) -> str:
     """Right, both paired differences, the kinds of failure, seam and sharpness of every arm."""
-    kinds = ("malformed", "shape", "colour", "count", "relation")
     beside = {"against plain": "right_difference"}
     if any("right_difference_to_concave" in row for row in report["rows"]):
         beside["against concave"] = "right_difference_to_concave"
@@ -64,13 +64,13 @@ def arms(report: dict, names: dict[str, str] = NAMES) -> str:
             names[row["method"]],
             level(row["right"], 3),
             *(change(row.get(difference), 3, with_p=True) for difference in beside.values()),
-            *(number(row[kind]["value"], 3) for kind in kinds),
+            *(number(row[kind]["value"], 3) for kind in KINDS),
             number(row["seam"]["value"], 2),
             number(row["sharpness"]["value"], 1),
         ]
         for row in report["rows"]
     ]
-    head = [f"n = {report['pictures']}", "prompt fully right", *beside, *kinds]
+    head = [f"n = {report['pictures']}", "prompt fully right", *beside, *KINDS]
     return table([*head, "seam", "sharpness"], rows)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from readme_cells import change, level, number, table
 
-KINDS = ("malformed", "shape", "colour", "count", "relation")
+from asyndm.bench.flaws import KINDS
+
 NAMES = {
     "synchronous": "synchronous",
     "concave": "concave for all",

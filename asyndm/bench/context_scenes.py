@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import Settings
 from asyndm.core.words import objects_of
 from asyndm.network.context_map import Predictor
 from asyndm.network.norms import LevelledNorms
@@ -18,7 +17,7 @@ from asyndm.network.predicting import levelled_by, predicting, union_of
 from asyndm.scenes.checker import object_cells
 from asyndm.scenes.model import LATENT_SIZE, PATCH, TRAINED
 from asyndm.scenes.objects import capture_of
-from asyndm.scenes.pipeline import Request, ScenePipeline
+from asyndm.scenes.pipeline import Request, ScenePipeline, open_pipeline
 from asyndm.scenes.text import parse_prompt
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import WORLDS, draw, sample_scene, sample_wish
@@ -117,12 +116,5 @@ def load(weights: str, coupling: float, device: str) -> SceneSubject:
     Raises:
         SettingsError: weights that cannot be used.
     """
-    try:
-        where = None if weights in WORLDS and weights not in TRAINED else weights
-        return SceneSubject(ScenePipeline.load(where), coupling, device)
-    except FileNotFoundError as error:
-        raise SettingsError(str(error)) from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise SettingsError(
-            f"weights: {weights} do not fit this model ({str(error).splitlines()[0]:.80})."
-        ) from error
+    where = None if weights in WORLDS and weights not in TRAINED else weights
+    return SceneSubject(open_pipeline(where), coupling, device)

@@ -33,7 +33,7 @@ from asyndm.network.norms import LevelledNorms, Reach
 from asyndm.scenes.checker import object_cells
 from asyndm.scenes.levelled import scene_table
 from asyndm.scenes.model import LATENT_SIZE, PATCH, training_alphas
-from asyndm.scenes.pipeline import ScenePipeline
+from asyndm.scenes.pipeline import ScenePipeline, open_pipeline
 from asyndm.scenes.text import tokenize
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, sample_scene, sample_wish
@@ -92,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
         raise SettingsError(f"json: there is no folder {args.json.parent}.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipeline = ScenePipeline.load(args.weights).to(args.device)
+    pipeline = open_pipeline(args.weights).to(args.device)
     with precision(args.precision, pipeline.device):
         report = {
             "scenes": count,

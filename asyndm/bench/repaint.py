@@ -24,7 +24,7 @@ from asyndm.core.settings import SettingsError, check_whole
 from asyndm.network.norms import REACH
 from asyndm.scenes.checker import check
 from asyndm.scenes.model import LATENT_SIZE, PATCH, WEIGHTS_HELP, weights_file
-from asyndm.scenes.pipeline import Request, ScenePipeline
+from asyndm.scenes.pipeline import Request, ScenePipeline, open_pipeline
 from asyndm.scenes.repaint import repaint
 from asyndm.scenes.text import COLOURS, Wish
 from asyndm.scenes.train import to_input
@@ -290,7 +290,7 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
 
 def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
     """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
-    pipeline = ScenePipeline.load(args.weights).to(args.device)
+    pipeline = open_pipeline(args.weights).to(args.device)
     shard, shards = parse_shard(args.shard)
     jobs = make_jobs(pipeline, args.set, count, request)
     done = {(line["arm"], line["picture"]) for line in lines}

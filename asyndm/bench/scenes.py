@@ -16,14 +16,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from asyndm.core.settings import RULES, Settings, SettingsError, check_whole
 from asyndm.core.sigmas import SCHEDULES
 from asyndm.scenes.checker import check
 from asyndm.scenes.model import WEIGHTS_HELP
-from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
+from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline, open_pipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.world import holds_out, sample_wish
 
@@ -270,7 +269,7 @@ def main(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.report_only:
-        pipeline = _load(args.weights).to(args.device)
+        pipeline = open_pipeline(args.weights).to(args.device)
         run(
             pipeline,
             arms,
@@ -298,16 +297,6 @@ def main(args: argparse.Namespace) -> int:
         print(_line(row))
     print(f"wrote {json_path} and {html_path}")
     return 0
-
-
-def _load(weights: str | None) -> ScenePipeline:
-    try:
-        return ScenePipeline.load(weights)
-    except FileNotFoundError as error:
-        raise SettingsError(str(error)) from None
-    except (SafetensorError, RuntimeError, OSError) as error:
-        why = f"{str(error).splitlines()[0]:.80}"
-        raise SettingsError(f"weights: {weights} do not fit this model ({why}).") from None
 
 
 def _line(row: dict) -> str:

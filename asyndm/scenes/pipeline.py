@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor
 
 from asyndm.core.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverage, MaskSource
@@ -360,6 +361,23 @@ class ScenePipeline:
         """bool [B, 16, 16]: latent cells at least a quarter covered by what the checker sees."""
         pixels = self.model.decode_pixels(denoised).numpy()
         return torch.from_numpy(object_cells(pixels, PATCH)).to(denoised.device)
+
+
+def open_pipeline(weights: Path | str | None) -> ScenePipeline:
+    """The embedded model with the weights that a user named.
+
+    Raises:
+        SettingsError: no such weights, or those of another model, in one line.
+    """
+    try:
+        return ScenePipeline.load(weights)
+    except FileNotFoundError as error:
+        raise SettingsError(str(error)) from None
+    except (SafetensorError, RuntimeError, OSError) as error:  # torch: "size mismatch", 200 lines
+        raise SettingsError(
+            f"weights: {weights or 'the shipped ones'} do not fit this model "
+            f"({str(error).splitlines()[0]:.80}); give others or train them anew."
+        ) from error
 
 
 def cells_of(painted: np.ndarray) -> Tensor:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 import torch
-from transformers_tiny import DIFFUSERS, MAKERS, TEXT, Tiny
+from transformers_tiny import DIFFUSERS, MAKERS, TEXT, Tiny, make
 
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
@@ -14,11 +12,6 @@ from asyndm.core.schedule import PixelTime
 from asyndm.network import AttentionCapture, RowsMismatch, UnsupportedNetwork, attach, dit
 
 LEVELS = 5
-
-
-@functools.cache
-def make(name: str) -> Tiny:
-    return MAKERS[name]()
 
 
 @pytest.fixture(params=MAKERS)

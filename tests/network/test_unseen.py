@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
 import networks
 import pytest
 import torch
 from torch import nn
-from transformers_tiny import MAKERS, Tiny
+from transformers_tiny import MAKERS, Tiny, make
 
 from asyndm.core.run import NetworkCall
 from asyndm.network import AttentionCapture, UnsupportedNetwork, attach
-
-
-@functools.cache
-def make(name: str) -> Tiny:
-    return MAKERS[name]()
 
 
 @pytest.fixture(params=MAKERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import zlib
@@ -371,3 +372,9 @@ NEO = (
     neo_ernie,
 )
 MAKERS = {maker.__name__: maker for maker in (*DIFFUSERS, *HOSTS, *NEO)}
+
+
+@functools.cache
+def make(name: str) -> Tiny:
+    """Each made once."""
+    return MAKERS[name]()

@@ -208,11 +208,10 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[str, Any]]:
             try:
                 value = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                where, why = (
-                    f"prompts: {path.name} line {number}",
-                    getattr(error, "msg", "too deep"),
-                )
-                raise SettingsError(f"{where}: it is no JSON ({why}).") from None
+                why = getattr(error, "msg", "too deep")
+                raise SettingsError(
+                    f"prompts: {path.name} line {number}: it is no JSON ({why})."
+                ) from None
             yield f"line {number}", value
 
 
