@@ -22,7 +22,7 @@ from chrome import NEEDED  # noqa: E402
 from PIL import Image  # noqa: E402
 from playwright.sync_api import Page, expect  # noqa: E402
 
-from asyndm.scenes.model import WEIGHTS  # noqa: E402
+from asyndm.scenes.model import weights_file  # noqa: E402
 from asyndm.scenes.pipeline import ScenePipeline  # noqa: E402
 
 pytestmark = NEEDED
@@ -34,10 +34,10 @@ class Studio:
     """The running program, and what it has said on its terminal."""
 
     def __init__(self, folder: Path) -> None:
-        weights = WEIGHTS
-        if not weights.exists():  # an untrained model clicks as well
-            weights = folder / "random.safetensors"
-            ScenePipeline.random().model.save(weights)
+        weights = []  # those that a user gets
+        if not weights_file(None).exists():  # an untrained model clicks as well
+            weights = ["--weights", str(folder / "random.safetensors")]
+            ScenePipeline.random().model.save(Path(weights[1]))
         self.log = folder / "terminal.txt"
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
@@ -48,8 +48,7 @@ class Studio:
                     "studio",
                     "--port",
                     "0",
-                    "--weights",
-                    str(weights),
+                    *weights,
                 ],
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -149,6 +148,27 @@ def test_type_tick_generate_and_see_three_images_and_the_strip(page, studio):
     assert page.faults == []
     outside = [a for a in page.answers if not a.startswith((studio.url, "data:", "blob:"))]
     assert outside == []
+
+
+def test_on_a_phone_no_arrow_lies_over_the_word_of_its_list(page):
+    page.set_viewport_size({"width": 420, "height": 1000})
+    for name in ("rule", "schedule", "coupling"):
+        field = page.locator(f"#studio_{name}")
+        field.scroll_into_view_if_needed()
+        ends = field.locator("input").evaluate(
+            """input => {
+                const pen = document.createElement("canvas").getContext("2d");
+                pen.font = getComputedStyle(input).font;
+                const inside = parseFloat(getComputedStyle(input).paddingLeft);
+                const left = input.getBoundingClientRect().left + inside;
+                return left + pen.measureText(input.value).width;
+            }"""
+        )
+        arrow = field.locator("svg.dropdown-arrow path").bounding_box()
+        assert arrow["x"] - ends > 2, name
+    sizes = [page.locator(f"#studio_{m}").bounding_box() for m in ("synchronous", "asyndm")]
+    assert len({round(size["width"]) for size in sizes}) == 1  # compared, so of one size
+    assert all(abs(size["width"] - size["height"]) < 2 for size in sizes)
 
 
 @pytest.mark.slow
