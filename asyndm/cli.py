@@ -105,6 +105,8 @@ def _fail(line: str) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from asyndm.scenes import chosen
+
     parser = _Parser(prog="python -m asyndm", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         "--mask", type=Path, help="painted mask, a square picture, white = object"
     )
     generate.add_argument("--size", type=int, default=384, help="pixels of a side (0 = as made)")
-    _add_weights(generate)
+    chosen.add_arguments(generate)
     for field in _option_fields():
         _add_option(generate, field)
     bench = commands.add_parser("bench", help="measuring").add_subparsers(
@@ -166,20 +168,14 @@ def _reader(default: Any) -> type:
 
 
 def _studio(argv: Sequence[str]) -> int:
-    from asyndm.scenes.pipeline import open_pipeline
+    from asyndm.scenes import chosen
 
     studio = importlib.import_module("asyndm.page.studio")
     parser = _Parser(prog="python -m asyndm studio", description=studio.__doc__.splitlines()[0])
     studio.add_arguments(parser)
-    _add_weights(parser)
+    chosen.add_arguments(parser)
     args = parser.parse_args(argv)
-    return studio.run(open_pipeline(args.weights), args)
-
-
-def _add_weights(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--weights", help="of the embedded model: auroras (another world), or a file"
-    )
+    return studio.run(chosen.open_chosen(args), args)
 
 
 def _bench(name: str, argv: Sequence[str]) -> int:
@@ -194,7 +190,8 @@ def _generate(args: argparse.Namespace) -> int:
     from PIL.PngImagePlugin import PngInfo
 
     from asyndm.page.preview import enlarge, film_strip
-    from asyndm.scenes.pipeline import METHODS, Request, open_pipeline
+    from asyndm.scenes.chosen import open_chosen
+    from asyndm.scenes.pipeline import METHODS, Request
 
     methods = tuple(dict.fromkeys(name.strip() for name in args.methods.split(",")))
     for method in methods:
@@ -204,7 +201,7 @@ def _generate(args: argparse.Namespace) -> int:
         check_whole("size", args.size, 1, 8192)
     values = {field.name: getattr(args, field.name) for field in _option_fields()}
     names = {field.name for field in dataclasses.fields(Settings)}
-    chosen = Settings.from_dict(
+    settings_asked = Settings.from_dict(
         {
             **{name: value for name, value in values.items() if name in names},
             "enabled": True,
@@ -216,17 +213,20 @@ def _generate(args: argparse.Namespace) -> int:
         painted=_read_mask(args.mask) if args.mask else None,
         **{name: value for name, value in values.items() if name not in names},
     )
-    pipeline = open_pipeline(args.weights)
+    pipeline = open_chosen(args)
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(
             f"out: {args.out} cannot be made a folder ({error.strerror})."
         ) from None
-    result = pipeline.generate(request, chosen, methods, _progress)
+    result = pipeline.generate(request, settings_asked, methods, _progress)
     print(file=sys.stderr)
 
-    asked = {**_plain(request), **chosen.changed()}
+    # Files from before there was a choice name no world: theirs is shadows.
+    asked = {**_plain(request), **settings_asked.changed(), "world": pipeline.world}
+    if pipeline.digest:
+        asked["weights"] = pipeline.digest
     report: dict[str, Any] = {"asked": asked, "objects": result.matched, "verdicts": {}}
     report["measured"] = {}
     for method, images in result.images.items():

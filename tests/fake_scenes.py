@@ -16,7 +16,7 @@ class FakePipeline:
     """Remembers what it was asked (``asked``); ``broken`` is raised instead of an answer."""
 
     def __init__(self, broken: Exception | None = None) -> None:
-        self.tokenizer = Tokenizer()
+        self.tokenizer, self.world, self.digest = Tokenizer(), "auroras", ""
         self.asked: list[tuple[Request, Settings, tuple[str, ...]]] = []
         self.broken = broken
 

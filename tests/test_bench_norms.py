@@ -12,8 +12,8 @@ from asyndm.scenes.mixed import patch_timesteps
 from asyndm.scenes.pipeline import ScenePipeline
 
 
-def test_host_norms_harm_and_levelled_ones_mend_on_the_shipped_model():
-    pipeline = ScenePipeline.load()
+def test_host_norms_harm_and_levelled_ones_mend_on_shadows():
+    pipeline = ScenePipeline.load("shadows")
     scenes = norms.make_scenes(pipeline, 8, 5)
     table = scene_table(pipeline, scenes=8, seed=6)
     host, own = (

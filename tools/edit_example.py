@@ -3,8 +3,8 @@
 ``PYTHONPATH=. python tools/edit_example.py`` repaints the first 50 pictures of ``bench repaint``'s
 set *confirm*, plainly and with the region slow at the preset *edit*'s k; takes the outcome that is
 the most frequent of the four (both right, only one, none); draws one of its pictures with a
-generator whose seed is below; and writes ``asyndm/scenes/edit_example.json`` and
-``docs/edit_examples.png``. Nothing is chosen by eye.
+generator whose seed is below; and writes ``asyndm/scenes/edit_example_WORLD.json`` and
+``docs/edit_examples-WORLD.jpg``. Nothing is chosen by eye.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from asyndm.bench.repaint import ARMS, BASELINE, painted_by, sample_jobs
 from asyndm.page.preview import outlined
+from asyndm.scenes import chosen as chosen_world
 from asyndm.scenes.checker import check
 from asyndm.scenes.edit import CURVATURE, as_text
-from asyndm.scenes.pipeline import Request, ScenePipeline
+from asyndm.scenes.pipeline import Request
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT, SET, SEED = 50, "confirm", 4504
@@ -75,8 +76,10 @@ def sheet(jobs, made, outcomes, chosen) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1, help="of torch")
-    torch.set_num_threads(parser.parse_args().threads)
-    pipeline, request = ScenePipeline.load(), Request("")
+    chosen_world.add_arguments(parser)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pipeline, request = chosen_world.open_chosen(args), Request("")
     jobs = sample_jobs(pipeline, SET, COUNT, request)
     made = {
         arm: np.concatenate(
@@ -102,10 +105,10 @@ def main() -> None:
         "slow": as_text(made[SLOW][chosen]),
     }
     text = json.dumps(example, indent=1) + "\n"
-    (ROOT / "asyndm/scenes/edit_example.json").write_text(text, "utf-8")
+    (ROOT / f"asyndm/scenes/edit_example_{pipeline.world}.json").write_text(text, "utf-8")
     page = sheet(jobs, made, outcomes, chosen)
-    path = ROOT / "docs/edit_examples.png"
-    page.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
+    path = ROOT / f"docs/edit_examples-{pipeline.world}.jpg"
+    page.save(path, quality=70, optimize=True)
     print(f"{Counter(outcomes)}; number {chosen}; wrote {path} ({path.stat().st_size} bytes)")
 
 

@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import lru_cache
+from typing import Any
+
+from asyndm.scenes.model import TRAINED
+from asyndm.scenes.world import FIRST_WORLD
+
+
+@lru_cache
+def _digests() -> dict[str, str]:
+    return {world: hashlib.sha256(path.read_bytes()).hexdigest() for world, path in TRAINED.items()}
+
+
+def world_of(report: dict[str, Any]) -> str:
+    """The small world whose network a bench's report is of; other weights are made from shadows'.
+
+    Reports from before there was a choice say nothing.
+    """
+    model = report.get("model")
+    named = model["weights"] if isinstance(model, dict) else report.get("weights")
+    if named is None:
+        return str(report.get("world") or (model if model in TRAINED else FIRST_WORLD))
+    whose = [
+        world for world, full in _digests().items() if named == world or full.startswith(named)
+    ]
+    return whose[0] if whose else f"{FIRST_WORLD}, fine-tuned"
+
 
 def number(value: float, digits: int, sign: str = "") -> str:
     """As the README writes it: no zero before the point."""

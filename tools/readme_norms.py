@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from readme_cells import change, number, percent, table
+from readme_cells import change, number, percent, table, world_of
 
 from asyndm.bench.repaint_arms import REACHES
 
@@ -25,7 +25,10 @@ def norms(report: dict) -> str:
         ]
         for arm in arms
     ]
-    head = [f"norms, {report['scenes']} scenes", *(f"objects {a}/{b}" for a, b in pairs)]
+    head = [
+        f"norms, {report['scenes']} scenes of {world_of(report)}",
+        *(f"objects {a}/{b}" for a, b in pairs),
+    ]
     own = {(r["norms"], r["t_object"]): r["objects"]["change"] for r in report["tables"]}
     tables = "; ".join(
         f"{name.removeprefix('table of ')} {own[name, 500]:+.0%}"
@@ -45,8 +48,8 @@ def reach_grid(report: dict) -> str:
     shares = reaches(report)
     listed = ", ".join(f"{name} {number(share, 3)}" for name, share in shares.items())
     return (
-        f"On {report['pictures']} development pictures, right where the context leads by half: "
-        f"{listed}. Chosen: *{max(shares, key=shares.get)}*."
+        f"On {report['pictures']} development pictures of {world_of(report)}, right where the "
+        f"context leads by half: {listed}. Chosen: *{max(shares, key=shares.get)}*."
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from readme_cells import change, level, number, p_value, table  # noqa: E402
+from readme_cells import change, level, number, p_value, table, world_of  # noqa: E402
 from readme_guidance import guidance  # noqa: E402
 from readme_norms import (  # noqa: E402
     LEADS,
@@ -70,7 +70,7 @@ def arms(report: dict, names: dict[str, str] = NAMES) -> str:
         ]
         for row in report["rows"]
     ]
-    head = [f"n = {report['pictures']}", "prompt fully right", *beside, *KINDS]
+    head = [f"{world_of(report)}, n = {report['pictures']}", "prompt fully right", *beside, *KINDS]
     return table([*head, "seam", "sharpness"], rows)
 
 
@@ -125,7 +125,8 @@ def lead(report: dict) -> str:
         ]
         for row in report["rows"]
     ]
-    return table([f"n = {report['pictures']}", "prompt fully right", "against plain", "seam"], rows)
+    first = f"{world_of(report)}, n = {report['pictures']}"
+    return table([first, "prompt fully right", "against plain", "seam"], rows)
 
 
 def grid(report: dict) -> str:
@@ -137,7 +138,7 @@ def grid(report: dict) -> str:
     )
     plain = next(row for row in report["rows"] if row["method"] == PLAIN)
     return (
-        f"On {report['pictures']} development pictures: "
+        f"On {report['pictures']} development pictures of {world_of(report)}: "
         f"plain {number(plain['right']['value'], 3)}, {shares}."
     )
 
@@ -166,7 +167,10 @@ def context(report: dict) -> str:
     steps, pictures = report["steps"], report["pictures"]
     rows = {"true": report["objects"], **report["controls"]}
     above = {name: claim.high_change(given, steps, pictures) for name, given in rows.items()}
-    head = ["mask", *("objects' own" if name == "true" else name for name in above)]
+    head = [
+        f"{world_of(report)}, mask",
+        *("objects' own" if name == "true" else name for name in above),
+    ]
     cells = [
         f"{100 * figure.value:+.1f} [{100 * figure.low:+.1f}, {100 * figure.high:+.1f}]"
         for figure in above.values()
@@ -204,7 +208,8 @@ def alignment(report: dict) -> str:
         cells += [f"{cost['rows']:.0f}", "none" if w is None else f"{w:.2f}"]
         rows.append(cells)
     head = [
-        f"n = {report['prompts']}", "prompt fully right", f"against {report['baseline']}",
+        f"{world_of(report)}, n = {report['prompts']}", "prompt fully right",
+        f"against {report['baseline']}",
         "p by Holm", "objects right", f"against {report['baseline']}",
         "fully right against CFG of equal rows", "and of equal guidance", "rows", "w_eff",
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from readme_cells import change, level, number, table
+from readme_cells import change, level, number, table, world_of
 
 from asyndm.bench.flaws import KINDS
 
@@ -56,7 +56,13 @@ def told_by_context(report: dict) -> str:
             for each in both
         )  # fmt: skip
         rows.append([name, "", f"{one:+.1f}", f"{two:+.1f}", f"{one - two:+.1f}"])
-    head = ["object at", "background at", "coupling 1", "coupling 0", "difference"]
+    head = [
+        f"{world_of(report)}, object at",
+        "background at",
+        "coupling 1",
+        "coupling 0",
+        "difference",
+    ]
     return table(head, rows)
 
 
@@ -69,7 +75,7 @@ def worlds(report: dict) -> str:
         cells += [number(row["failures"][kind], 3) for kind in KINDS]
         cells += [number(row["right_seen"], 3), number(row["right_held_out"], 3)]
         rows.append([*cells, f"{row['sharpness']['value']:.1f}"])
-    head = ["coupling", f"n = {report['images_an_arm']}", "prompt fully right",
+    head = ["coupling", f"{world_of(report)}, n = {report['images_an_arm']}", "prompt fully right",
             "against synchronous", *KINDS, "right, seen", "held out", "sharpness"]  # fmt: skip
     return table(head, rows) + "\n\n" + _says(report)
 

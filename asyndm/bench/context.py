@@ -25,6 +25,7 @@ from asyndm.network.context_claim import CURVATURE, sentence
 from asyndm.network.context_controls import CONTROLS
 from asyndm.network.context_map import ContextMeter, grid_levels
 from asyndm.network.norms import LevelledNorms
+from asyndm.scenes import chosen
 from asyndm.scenes.text import COUPLINGS
 from asyndm.scenes.world import WORLDS
 
@@ -94,8 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grow", type=int, default=0, help="masks wider by this many cells")
     parser.add_argument("--curvature", type=float, default=CURVATURE, help="k that is judged")
     parser.add_argument("--coupling", type=float, default=1.0, help="of the embedded model")
-    parser.add_argument("--world", choices=WORLDS, default=WORLDS[0], help="of rendered scenes")
-    parser.add_argument("--weights", help="a file; default: those of the world")
+    chosen.add_arguments(parser, WORLDS, "; with --weights: of the rendered scenes")
     parser.add_argument("--steps", type=int, default=25, help="of pictures that are made")
     parser.add_argument(
         "--cfg", type=float, help="of pictures that are made; default: 2.5, 7.5 with --checkpoint"
@@ -238,6 +238,9 @@ def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
     if args.checkpoint:
         from . import context_checkpoint
 
+        for name in ("world", "weights"):
+            if getattr(args, name):
+                raise SettingsError(f"{name}: it is of the embedded model; leave it out.")
         if args.source == "rendered":
             raise SettingsError("source: rendered scenes are the embedded model's; choose another.")
         if args.size is not None:
@@ -245,13 +248,16 @@ def _subject(args: argparse.Namespace) -> tuple[Subject, dict[str, Any]]:
         subject = context_checkpoint.load(args.checkpoint, args.size, device, args.precision)
         setup = {"model": Path(args.checkpoint).name, "size": list(subject.size)}
     else:
-        from . import context_scenes
+        from .context_scenes import SceneSubject
 
         if args.coupling not in COUPLINGS:
             raise SettingsError(f"coupling: {args.coupling:g} is unknown; choose of 0, 0.5, 1.")
-        subject = context_scenes.load(args.weights or args.world, args.coupling, device)
+        pipeline = chosen.open_pipeline(chosen.weights_of(args))
+        subject = SceneSubject(pipeline, args.coupling, device)
         weights = Path(args.weights).name if args.weights else "shipped"
-        setup = {"model": f"embedded, {weights}", "coupling": args.coupling, "world": args.world}
+        # Scenes of one world may be shown to another's network.
+        world = args.world or pipeline.world
+        setup = {"model": f"embedded, {weights}", "coupling": args.coupling, "world": world}
     subject.objects = args.objects
     return subject, setup
 
@@ -280,7 +286,7 @@ def _pictures(args: argparse.Namespace, subject: Subject, count: int) -> Picture
         found, masks, captions = read_folder(args.folder, count, subject.size, subject.cells)
         return PictureSet(subject.encode(found), masks, captions)
     if args.source == "rendered":
-        return subject.rendered(count, args.world)
+        return subject.rendered(count, args.world or subject.pipeline.world)
     check_whole("steps", args.steps, 1, 1000)
     prompts = read_prompts(args.prompts) if args.prompts else subject.prompts(count)
     prompts = [prompts[number % len(prompts)] for number in range(count)]

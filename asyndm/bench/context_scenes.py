@@ -15,12 +15,12 @@ from asyndm.network.context_map import Predictor
 from asyndm.network.norms import LevelledNorms
 from asyndm.network.predicting import levelled_by, predicting, union_of
 from asyndm.scenes.checker import object_cells
-from asyndm.scenes.model import LATENT_SIZE, PATCH, TRAINED
+from asyndm.scenes.model import LATENT_SIZE, PATCH
 from asyndm.scenes.objects import capture_of
-from asyndm.scenes.pipeline import Request, ScenePipeline, open_pipeline
+from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import parse_prompt
 from asyndm.scenes.train import to_input
-from asyndm.scenes.world import WORLDS, draw, sample_scene, sample_wish
+from asyndm.scenes.world import draw, sample_scene, sample_wish
 
 from .context_pictures import PictureSet
 from .scenes import bench_prompts
@@ -105,16 +105,3 @@ class SceneSubject:
         context = self.pipeline.encode(pictures.captions, self.coupling)
         latents = pictures.latents.to(self.device)
         return levelled_by(self.unet, self.parametrisation, context, latents)
-
-
-def load(weights: str, coupling: float, device: str) -> SceneSubject:
-    """The embedded model.
-
-    Args:
-        weights: a world's, by its name, or a file.
-
-    Raises:
-        SettingsError: weights that cannot be used.
-    """
-    where = None if weights in WORLDS and weights not in TRAINED else weights
-    return SceneSubject(open_pipeline(where), coupling, device)

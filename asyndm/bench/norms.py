@@ -30,10 +30,11 @@ from asyndm.network import attach
 from asyndm.network.calibrate import from_walk
 from asyndm.network.norm_table import NormTable
 from asyndm.network.norms import LevelledNorms, Reach
+from asyndm.scenes import chosen
 from asyndm.scenes.checker import object_cells
 from asyndm.scenes.levelled import scene_table
 from asyndm.scenes.model import LATENT_SIZE, PATCH, training_alphas
-from asyndm.scenes.pipeline import ScenePipeline, open_pipeline
+from asyndm.scenes.pipeline import ScenePipeline
 from asyndm.scenes.text import tokenize
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, sample_scene, sample_wish
@@ -75,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes that are predicted")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
-    parser.add_argument("--weights", type=Path, help="other weights than the shipped ones")
+    chosen.add_arguments(parser)
     parser.add_argument("--device", default="cpu", help="where torch runs the network")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -92,10 +93,11 @@ def main(args: argparse.Namespace) -> int:
         raise SettingsError(f"json: there is no folder {args.json.parent}.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    pipeline = open_pipeline(args.weights).to(args.device)
+    pipeline = chosen.open_chosen(args).to(args.device)
     with precision(args.precision, pipeline.device):
         report = {
             "scenes": count,
+            **chosen.told(args, lambda named: Path(named).name),
             "seed": args.seed,
             "precision": args.precision,
             **measure(pipeline, count, args.seed),

@@ -22,13 +22,14 @@ from tqdm import tqdm
 
 from asyndm.core.settings import SettingsError, check_whole
 from asyndm.network.norms import REACH
+from asyndm.scenes import chosen
 from asyndm.scenes.checker import check
-from asyndm.scenes.model import LATENT_SIZE, PATCH, WEIGHTS_HELP, weights_file
-from asyndm.scenes.pipeline import Request, ScenePipeline, open_pipeline
+from asyndm.scenes.model import LATENT_SIZE, PATCH, weights_file
+from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.repaint import repaint
 from asyndm.scenes.text import COLOURS, Wish
 from asyndm.scenes.train import to_input
-from asyndm.scenes.world import WORLDS, draw, sample_scene, sample_wish
+from asyndm.scenes.world import FIRST_WORLD, draw, sample_scene, sample_wish
 
 from .flaws import KINDS, failures, seam
 from .paired import compare, mean_over_prompts
@@ -85,7 +86,7 @@ def box_cells(top: float, left: float, bottom: float, right: float) -> np.ndarra
     return cells
 
 
-def sample_job(rng: np.random.Generator, seed: int = 0, world: str = WORLDS[0]) -> Job:
+def sample_job(rng: np.random.Generator, seed: int = 0, world: str = FIRST_WORLD) -> Job:
     """A scene of two or three single objects, one of which is to change its colour."""
     wish = single_objects(rng)
     scene = sample_scene(rng, wish, 1.0, world)
@@ -99,14 +100,11 @@ def sample_job(rng: np.random.Generator, seed: int = 0, world: str = WORLDS[0]) 
     return Job(np.asarray(draw(scene)), region, replace(wish, groups=groups), seed)
 
 
-def sample_jobs(
-    pipeline: ScenePipeline | None, name: str, count: int, request: Request
-) -> list[Job]:
+def sample_jobs(pipeline: ScenePipeline, name: str, count: int, request: Request) -> list[Job]:
     """The first ``count`` jobs of a set of :data:`SETS`, in the model's world."""
     scene_seed, noise_seed = SETS[name]
     rng = np.random.default_rng(scene_seed)
-    world = pipeline.model.world if pipeline else WORLDS[0]
-    return [sample_job(rng, noise_seed + i, world) for i in range(count)]
+    return [sample_job(rng, noise_seed + i, pipeline.world) for i in range(count)]
 
 
 def add_arguments(
@@ -128,7 +126,7 @@ def add_arguments(
     parser.add_argument("--cfg", type=float, default=Request("").cfg)
     parser.add_argument("--strength", type=float, default=strength, help="denoising strength")
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
-    parser.add_argument("--weights", help=WEIGHTS_HELP)
+    chosen.add_arguments(parser)
     parser.add_argument("--device", default="cpu", help="where torch runs the model: cpu, cuda")
     parser.add_argument("--batch", type=int, default=_BATCH, help="pictures at a time")
     parser.add_argument("--shard", default="1/1", help="part of the pictures, e.g. 2/3")
@@ -172,7 +170,7 @@ def run(args: argparse.Namespace, make_jobs: MakeJobs, **of_bench: str) -> int:
         "strength": args.strength,
         "precision": args.precision,
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
-        **({"weights": digest(weights_file(args.weights))} if args.weights else {}),
+        **chosen.told(args, lambda named: digest(weights_file(named))),
         **of_bench,
     }
     check_whole("batch", args.batch, 1, 1024)
@@ -290,7 +288,7 @@ def _read(path: Path | None, setup: dict) -> list[dict]:
 
 def _paint(args, arms, count, request, setup, lines, make_jobs) -> list[dict]:
     """The lines that are not there yet; batch by batch, so a stopped run has all arms on some."""
-    pipeline = open_pipeline(args.weights).to(args.device)
+    pipeline = chosen.open_chosen(args).to(args.device)
     shard, shards = parse_shard(args.shard)
     jobs = make_jobs(pipeline, args.set, count, request)
     done = {(line["arm"], line["picture"]) for line in lines}

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from asyndm.core.settings import RULES, Settings, SettingsError, check_whole
 from asyndm.core.sigmas import SCHEDULES
+from asyndm.scenes import chosen
 from asyndm.scenes.checker import check
-from asyndm.scenes.model import WEIGHTS_HELP
-from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline, open_pipeline
+from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.world import holds_out, sample_wish
 
@@ -221,7 +221,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rule", choices=RULES, default="ddpm")
     parser.add_argument("--schedule", choices=SCHEDULES, default="uniform")
     parser.add_argument("--shard", default="1/1", help="part of the work, e.g. 2/3")
-    parser.add_argument("--weights", help=WEIGHTS_HELP)
+    chosen.add_arguments(parser)
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -261,7 +261,7 @@ def main(args: argparse.Namespace) -> int:
         "rule": request.rule,
         "schedule": request.schedule,
         "precision": args.precision,
-        **({"weights": Path(args.weights).name} if args.weights else {}),
+        **chosen.told(args, lambda named: Path(named).name),
         # pictures of another device are others, in the last bits
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
     }
@@ -269,7 +269,7 @@ def main(args: argparse.Namespace) -> int:
     if args.threads:
         torch.set_num_threads(args.threads)
     if not args.report_only:
-        pipeline = open_pipeline(args.weights).to(args.device)
+        pipeline = chosen.open_chosen(args).to(args.device)
         run(
             pipeline,
             arms,
@@ -330,6 +330,7 @@ def _keep_setup(folder: Path, setup: dict) -> None:
     path = folder / "setup.json"
     fixed = {name: value for name, value in setup.items() if name not in ("prompts", "seeds")}
     if path.exists() and (there := json.loads(path.read_text())) != fixed:
-        changed = ", ".join(name for name in fixed if there.get(name) != fixed[name])
+        names = {**fixed, **there}
+        changed = ", ".join(name for name in names if there.get(name) != fixed.get(name))
         raise SettingsError(f"folder: {folder} holds results of another {changed}; name a new one.")
     path.write_text(json.dumps(fixed))

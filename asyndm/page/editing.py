@@ -19,6 +19,7 @@ from asyndm.page.verdicts import card_html, fault_line, messages_html, say
 from asyndm.scenes.edit import CURVATURE, METHODS, Edited, edit, example
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import PromptError
+from asyndm.scenes.world import DEFAULT_WORLD
 
 CARDS = {
     "before": ("Before", "inside the line is drawn anew"),
@@ -52,9 +53,9 @@ class Redrawn:
     notes: list[str]
 
 
-def first() -> Held:
-    """The example."""
-    shown = example()
+def first(world: str = DEFAULT_WORLD) -> Held:
+    """The example of a world."""
+    shown = example(world)
     return Held(shown.picture, shown.request, shown.region)
 
 
@@ -107,7 +108,7 @@ class EditTab:
     """
 
     def __init__(self, pipeline: ScenePipeline, tab: Any) -> None:
-        shown = example()
+        shown = example(pipeline.world)
         with gr.Row(equal_height=False):
             with gr.Column(scale=5, min_width=320):
                 gr.HTML(
@@ -143,7 +144,7 @@ class EditTab:
                     _messages([], [shown.story]), elem_id="studio_edit_messages"
                 )
                 places = self._build_cards(shown)
-        self.held = gr.State(first())
+        self.held = gr.State(first(pipeline.world))
         # A canvas that is not to be seen has no size: its picture comes when its tab does, once.
         self.fresh = gr.State(True)
         shim.quiet(

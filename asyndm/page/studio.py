@@ -37,6 +37,12 @@ _METHOD_NOTES = {
     "concave": "every pixel on the curve",
     "asyndm": "only objects on the curve",
 }
+_WORLDS = {
+    "auroras": "The small world <b>auroras</b>: a curtain of light above each object tells where "
+    "it is, how wide and of what colour.",
+    "shadows": "The small world <b>shadows</b>: each object has a shadow, a reflection or a pool "
+    "of light.",
+}
 EXAMPLES = (
     "two red circles and a blue square on a lake at night",
     "a green star above a purple triangle at sunset",
@@ -182,7 +188,8 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
     ) as page:
         gr.HTML(
             "<div class='studio-head'><h1>AsynDM studio</h1><p>Objects and background denoise at "
-            "their own pace. Write a prompt, tick AsynDM and compare at the same seed.</p></div>"
+            "their own pace. Write a prompt, tick AsynDM and compare at the same seed.</p>"
+            f"<p>{_WORLDS.get(pipeline.world, pipeline.world)}</p></div>"
         )
         with gr.Tabs(elem_id="studio_tabs") as tabs:
             with gr.Tab("Draw", id="draw", elem_id="studio_draw_tab"):

@@ -19,7 +19,7 @@ from .checker import Verdict, check
 from .pipeline import Progress, Request, ScenePipeline, cells_of
 from .repaint import repaint
 from .text import parse_prompt
-from .world import SIZE
+from .world import DEFAULT_WORLD, SIZE, WITH_WEIGHTS
 
 METHODS = ("plain", "slow")
 CURVATURE = PRESETS["edit"]["curvature"]
@@ -105,10 +105,11 @@ def edit(
 
 
 @lru_cache
-def example() -> Example:
-    """The shipped one."""
-    text = resources.files("asyndm.scenes").joinpath("edit_example.json").read_text("utf-8")
-    held = json.loads(text)
+def example(world: str = DEFAULT_WORLD) -> Example:
+    """The one of a world; of one without weights here, the default world's."""
+    world = world if world in WITH_WEIGHTS else DEFAULT_WORLD
+    name = f"edit_example_{world}.json"
+    held = json.loads(resources.files("asyndm.scenes").joinpath(name).read_text("utf-8"))
     request = Request(held["prompt"], seed=held["seed"])
     wish = parse_prompt(request.prompt)
     region = np.array([[cell == "#" for cell in row] for row in held["region"]])

@@ -30,9 +30,9 @@ from asyndm.core.settings import NORMS, Settings
 from asyndm.network import attach
 from asyndm.network.norms import LevelledNorms
 
+from . import chosen
 from .checker import object_cells
-from .model import LATENT_SIZE, PATCH, WEIGHTS, SceneModel, training_alphas
-from .pipeline import ScenePipeline
+from .model import LATENT_SIZE, PATCH, SceneModel, training_alphas
 from .train import drop_prompts, encode_corpus, load_corpus
 
 _PICTURES = 16_000  # more than a few minutes can see
@@ -178,7 +178,7 @@ def true_objects(pictures: np.ndarray) -> Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--folder", type=Path, required=True, help="of asyndm.scenes.train")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="to start from")
+    chosen.add_arguments(parser)  # to start from
     parser.add_argument("--export", type=Path, required=True, help="where the result goes")
     parser.add_argument("--scenes", type=int, default=48000)
     parser.add_argument("--workers", type=int, default=2)
@@ -190,8 +190,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    corpus = load_corpus(args.folder, args.scenes, args.workers)
-    pipeline = ScenePipeline.load(args.weights).to(args.device)
+    pipeline = chosen.open_chosen(args).to(args.device)
+    corpus = load_corpus(args.folder, args.scenes, args.workers, pipeline.world)
     model = pipeline.model
     latents = encode_corpus(corpus, model.autoencoder, args.folder, pipeline.device)
     tokens = torch.from_numpy(corpus.tokens.astype(np.int64))

@@ -6,6 +6,7 @@ encoder and diffusers' conditional UNet, whose cross-attention at 16x16 gives th
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -16,13 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .text import MAX_TOKENS, VOCABULARY, token_ids
-from .world import WORLDS
+from .world import DEFAULT_WORLD, FIRST_WORLD
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
-TRAINED = {"shadows": WEIGHTS, "auroras": Path(__file__).parent / "auroras.safetensors"}  # by world
-WEIGHTS_HELP = (
-    f"of another world ({', '.join([*TRAINED][1:])}), or a file; default: the shipped ones"
-)
+TRAINED = {FIRST_WORLD: WEIGHTS, DEFAULT_WORLD: Path(__file__).parent / "auroras.safetensors"}
 LATENT_CHANNELS = 10
 LATENT_SIZE = 16
 PATCH = 4  # pixels a latent cell, each way
@@ -31,8 +29,9 @@ TEXT_WIDTH = 128
 
 
 def weights_file(where: Path | str | None) -> Path:
-    """A file of weights: the shipped ones (None), those of a world by its name, or any other."""
-    return TRAINED.get(str(where), WEIGHTS if where is None else Path(where))
+    """A file of weights: of the default world (None), of a world by its name, or any other."""
+    where = DEFAULT_WORLD if where is None else where
+    return TRAINED.get(str(where), Path(where))
 
 
 class ResidualBlock(nn.Module):
@@ -155,11 +154,15 @@ class SceneModel(nn.Module):
     Args:
         width: of the decoder.
         world: of the scenes it was trained on.
+
+    Attributes:
+        digest: the first letters of the sha256 of its file; "" = it was not read from one.
     """
 
-    def __init__(self, width: int = WIDTH, world: str = WORLDS[0]) -> None:
+    def __init__(self, width: int = WIDTH, world: str = FIRST_WORLD) -> None:
         super().__init__()
         self.world = world
+        self.digest = ""
         self.autoencoder = Autoencoder(width)
         self.text = TextEncoder()
         self.unet = make_unet()
@@ -178,7 +181,7 @@ class SceneModel(nn.Module):
         """Write the weights in half precision.
 
         Args:
-            autoencoder: False = the file is read with the shipped model's, so it lacks its own.
+            autoencoder: False = the file is read with the first world's, so it lacks its own.
         """
         tensors = {
             name: value.half().contiguous() if value.is_floating_point() else value
@@ -202,7 +205,7 @@ class SceneModel(nn.Module):
             raise FileNotFoundError(f"weights: {path} is missing; reinstall or train it.")
         tensors = load_file(str(path))
         with safe_open(str(path), "pt") as file:
-            world = (file.metadata() or {}).get("world", WORLDS[0])
+            world = (file.metadata() or {}).get("world", FIRST_WORLD)
         if not any(name.startswith("autoencoder.") for name in tensors):
             shipped = load_file(str(WEIGHTS))
             tensors |= {n: v for n, v in shipped.items() if n.startswith("autoencoder.")}
@@ -211,6 +214,7 @@ class SceneModel(nn.Module):
         model.load_state_dict(
             {n: v.float() if v.is_floating_point() else v for n, v in tensors.items()}
         )
+        model.digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         return model.eval().requires_grad_(False)
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from torch import Tensor
 
 from asyndm.core.masks import CallableMasks, DynamicMasks, GivenMasks, MapAverage, MaskSource
 from asyndm.core.parametrisation import VParametrisation
+from asyndm.core.profile import PROFILES
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
-from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.settings import LEARNED, Settings, SettingsError
 from asyndm.core.sigmas import make_sigmas
 from asyndm.core.words import ObjectWord, match_objects, objects_of
 from asyndm.guidance import Guide
@@ -106,12 +106,22 @@ class ScenePipeline:
 
     @classmethod
     def load(cls, path: Path | str | None = None) -> ScenePipeline:
-        """With the shipped weights, or others: a world's by its name, or a file's.
+        """With the weights of the default world, or others: a world's by its name, or a file's.
 
         Raises:
             FileNotFoundError: there are none.
         """
         return cls(SceneModel.load(path))
+
+    @property
+    def world(self) -> str:
+        """Of the scenes that the model was trained on."""
+        return self.model.world
+
+    @property
+    def digest(self) -> str:
+        """What tells its weights from others."""
+        return self.model.digest
 
     @property
     def device(self) -> torch.device:
@@ -172,7 +182,7 @@ class ScenePipeline:
         notes = [
             f"objects: {word!r} is not in the prompt; it steers nothing." for word in unmatched
         ]
-        notes += ways.idle(settings)
+        notes += ways.idle(settings) + self._profile_notes(settings, methods)
         if settings.mask_source == "given" and "asyndm" in methods and request.painted is None:
             raise SettingsError(
                 "painted mask: it is missing; paint on the canvas or load a picture."
@@ -320,6 +330,18 @@ class ScenePipeline:
             ]
         return Sampled(latents, director, average.read() if average else None, previews, measured)
 
+    def _profile_notes(self, settings: Settings, methods: Sequence[str]) -> list[str]:
+        """Whether the learned curve is another model's, of the other world say."""
+        if settings.curve != LEARNED or not {*methods} - {"synchronous"}:
+            return []
+        profile = PROFILES.read(settings.profile)
+        if not profile.of_another(self.digest):
+            return []
+        return [
+            f"profile: {profile.name!r} was learned on another checkpoint than this one of "
+            f"{self.world} ({self.digest[:10]})."
+        ]
+
     def encode(self, prompts: Sequence[str], coupling: float) -> Tensor:
         return self.model.encode_tokens([tokenize(prompt, coupling) for prompt in prompts])
 
@@ -361,23 +383,6 @@ class ScenePipeline:
         """bool [B, 16, 16]: latent cells at least a quarter covered by what the checker sees."""
         pixels = self.model.decode_pixels(denoised).numpy()
         return torch.from_numpy(object_cells(pixels, PATCH)).to(denoised.device)
-
-
-def open_pipeline(weights: Path | str | None) -> ScenePipeline:
-    """The embedded model with the weights that a user named.
-
-    Raises:
-        SettingsError: no such weights, or those of another model, in one line.
-    """
-    try:
-        return ScenePipeline.load(weights)
-    except FileNotFoundError as error:
-        raise SettingsError(str(error)) from None
-    except (SafetensorError, RuntimeError, OSError) as error:  # torch: "size mismatch", 200 lines
-        raise SettingsError(
-            f"weights: {weights or 'the shipped ones'} do not fit this model "
-            f"({str(error).splitlines()[0]:.80}); give others or train them anew."
-        ) from error
 
 
 def cells_of(painted: np.ndarray) -> Tensor:

@@ -1,11 +1,11 @@
 """Train the embedded model: ``python -m asyndm.scenes.train --folder FOLDER``.
 
 Stages, each resumable from the folder: draw scenes, fit the encoder and encode them, train UNet
-and text encoder, train the decoder. The shipped weights took 173 minutes on two CPU cores.
-``--export`` writes the averaged weights to the place the package loads them from.
+and text encoder, train the decoder. The weights of shadows took 173 minutes on two
+CPU cores. ``--export`` writes the averaged weights to the place the package loads them from.
 
 ``--world auroras`` draws another world's scenes; with ``--start-from`` and ``--keep-autoencoder`` a
-trained model learns them with the shipped autoencoder, and the exported file lacks it; with
+trained model learns them with the autoencoder of shadows, and the exported file lacks it; with
 ``--keep-encoder`` the decoder alone is its own, ``--decoder-width`` wide. On a GPU,
 where minutes are few, ``--snapshots N`` exports the average N times, to choose where to stop.
 """
@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from .captured import captured
 from .checker import object_mask
-from .model import WEIGHTS, WIDTH, Autoencoder, SceneModel, training_alphas
+from .model import TRAINED, WIDTH, Autoencoder, SceneModel, training_alphas
 from .text import COUPLINGS, token_ids, tokenize
 from .world import WORLDS, draw, sample_scene, sample_wish
 
@@ -309,18 +309,25 @@ def main() -> None:
         "--graph", action="store_true", help="on a GPU, a step as one CUDA graph: faster"
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile the UNet")
-    parser.add_argument("--export", type=Path, default=WEIGHTS)
+    parser.add_argument(
+        "--export", type=Path, help="default: where the package has that world's weights"
+    )
     parser.add_argument(
         "--start-from",
         type=Path,
         help="exported weights to go on from, where no checkpoint is left",
     )
-    parser.add_argument("--world", choices=WORLDS, default=WORLDS[0])
     parser.add_argument(
-        "--keep-autoencoder", action="store_true", help="the shipped one, and export without it"
+        "--world",
+        choices=WORLDS,
+        default=WORLDS[0],
+        help="default %(default)s, for which the other defaults are meant",
     )
     parser.add_argument(
-        "--keep-encoder", action="store_true", help="the shipped one; the decoder is trained"
+        "--keep-autoencoder", action="store_true", help="that of shadows, and export without it"
+    )
+    parser.add_argument(
+        "--keep-encoder", action="store_true", help="that of shadows; the decoder is trained"
     )
     parser.add_argument("--decoder-width", type=int, default=WIDTH)
     parser.add_argument(
@@ -328,6 +335,9 @@ def main() -> None:
     )
     parser.add_argument("--snapshots", type=int, default=1, help="exports in all, the last counts")
     args = parser.parse_args()
+    if args.export is None and args.world not in TRAINED:
+        parser.error(f"--export: no weights of {args.world} lie in the package; name a file.")
+    args.export = args.export or TRAINED[args.world]
     args.folder.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(2510)
@@ -342,13 +352,13 @@ def main() -> None:
             torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
         (args.folder / f"latents_{args.scenes}.pt").unlink(missing_ok=True)  # another encoder's
     if args.keep_encoder:
-        shipped = SceneModel.load().autoencoder
+        shipped = SceneModel.load(WORLDS[0]).autoencoder
         for name in ("mean", "basis", "scale"):
             getattr(model.autoencoder, name).copy_(getattr(shipped, name))
         if not (args.folder / "encoder.pt").exists():
             torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
     if args.keep_autoencoder:
-        model.autoencoder.load_state_dict(SceneModel.load().autoencoder.state_dict())
+        model.autoencoder.load_state_dict(SceneModel.load(WORLDS[0]).autoencoder.state_dict())
         torch.save(model.autoencoder.state_dict(), args.folder / "encoder.pt")
         torch.save(model.autoencoder.state_dict(), args.folder / "decoder.pt")
     autoencoder = fit_encoder(corpus, args.folder, device, args.decoder_width)

@@ -30,6 +30,9 @@ from .lights import up as _up
 from .text import COLOURS, MAX_OBJECTS, PLACES, RELATIONS, SHAPES, TIMES, Group, Wish
 
 WORLDS = ("shadows", *lights.WORLDS_OF_LIGHT)
+FIRST_WORLD = WORLDS[0]  # of all files and results that name none
+DEFAULT_WORLD = "auroras"
+WITH_WEIGHTS = (DEFAULT_WORLD, FIRST_WORLD)  # in the package
 SIZE = 64  # pixels a side
 PALETTE = {
     "red": (222, 44, 48),

@@ -24,7 +24,7 @@ from asyndm.scenes.world import WORLDS
 
 @pytest.fixture(scope="module")
 def subject():
-    return SceneSubject(ScenePipeline.load(), 1.0)
+    return SceneSubject(ScenePipeline.load("shadows"), 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def of_shipped(subject, rendered):
     return bench.measure(subject, rendered, 4, precision="bfloat16")
 
 
-def test_no_gain_is_promised_of_the_shipped_model(of_shipped):
+def test_no_gain_is_promised_of_shadows(of_shipped):
     assert of_shipped["pictures"] == 16 and set(of_shipped["controls"]) == set(bench.CONTROLS)
     claim = judge(of_shipped)
     assert claim.verdict != HELPS and "beyond the controls;" not in sentence(of_shipped)

@@ -103,7 +103,7 @@ def test_a_model_that_draws_nothing_right_is_one_line(tmp_path):
 
 def test_pictures_that_the_model_drew_are_spoilt():
     request = repaint.Request("", steps=10)
-    jobs = bench.spoilt_jobs(ScenePipeline.load(), "development", 2, request)
+    jobs = bench.spoilt_jobs(ScenePipeline.load("shadows"), "development", 2, request)
     assert [job.group for job in jobs] == ["blur", "warp"]
     first = bench.SETS["development"][1]
     assert all(first <= job.seed < first + 40 for job in jobs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from asyndm.core.settings import SettingsError
 from asyndm.scenes.edit import CURVATURE, edit, example
 from asyndm.scenes.pipeline import Request, ScenePipeline
 from asyndm.scenes.text import PromptError
+from asyndm.scenes.world import WITH_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,8 +31,10 @@ def shown():
     return example()
 
 
-def test_the_example_is_what_the_model_makes(pipeline, shown):
+@pytest.mark.parametrize("world", WITH_WEIGHTS)
+def test_the_example_is_what_the_model_makes(world):
     """Its pictures are a file's; another torch may round a few pixels otherwise."""
+    pipeline, shown = ScenePipeline.load(world), example(world)
     made = edit(pipeline, shown.picture, shown.region, shown.request)
     for method in ("plain", "slow"):
         theirs, ours = (np.asarray(e.images[method], float) for e in (shown.edited, made))
@@ -39,14 +43,17 @@ def test_the_example_is_what_the_model_makes(pipeline, shown):
     np.testing.assert_array_equal(made.region, shown.region)
 
 
-def test_the_example_is_a_picture_of_the_bench_with_the_told_outcome(shown):
+@pytest.mark.parametrize("world", WITH_WEIGHTS)
+def test_the_example_is_a_picture_of_the_bench_with_the_told_outcome(world):
+    shown = example(world)
     spec = importlib.util.spec_from_file_location("choice", ROOT / "tools/edit_example.py")
     choice = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(choice)
     right = tuple(shown.edited.verdicts[m].right for m in ("plain", "slow"))
     assert choice.OUTCOMES[right] in shown.story
     first = bench.SETS[choice.SET][1]
-    jobs = bench.sample_jobs(None, choice.SET, shown.request.seed - first + 1, Request(""))
+    of_world, count = SimpleNamespace(world=world), shown.request.seed - first + 1
+    jobs = bench.sample_jobs(of_world, choice.SET, count, Request(""))
     assert shown.request.seed - first < choice.COUNT
     np.testing.assert_array_equal(np.asarray(shown.picture), jobs[-1].picture)
     np.testing.assert_array_equal(shown.region, jobs[-1].region)

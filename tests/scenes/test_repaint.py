@@ -27,7 +27,7 @@ GIVEN = Settings(enabled=True, mask_source="given")
 
 @pytest.fixture(scope="module")
 def pipeline():
-    return ScenePipeline.load()
+    return ScenePipeline.load("shadows")
 
 
 @pytest.fixture(scope="module")

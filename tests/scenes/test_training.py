@@ -122,7 +122,7 @@ def test_a_world_may_have_a_decoder_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.argv", argv)
     train.main()
     assert export.stat().st_size <= 5_700_000
-    model, shipped = SceneModel.load(export), SceneModel.load()
+    model, shipped = SceneModel.load(export), SceneModel.load("shadows")
     assert (model.world, shipped.world) == ("auroras", "shadows")
     for name in ("mean", "basis", "scale"):
         own, theirs = (getattr(one.autoencoder, name) for one in (model, shipped))
@@ -147,7 +147,7 @@ def test_another_world_is_learned_with_the_shipped_autoencoder(monkeypatch, tmp_
     wish = sample_wish(rng)
     coupling = COUPLINGS[rng.integers(len(COUPLINGS))]
     assert (first == np.asarray(draw(sample_scene(rng, wish, coupling, "beams")))).all()
-    shipped = SceneModel.load().state_dict()
+    shipped = SceneModel.load("shadows").state_dict()
     for path in (tmp_path / "beams-1of2.safetensors", export):
         assert path.stat().st_size < 5_700_000
         model = SceneModel.load(path).state_dict()

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.core.settings import SettingsError, check_whole
+from asyndm.scenes.world import DEFAULT_WORLD, WITH_WEIGHTS
 
 from . import drawing, matching, prompt_sets, recipes
-from .backends import READ_BY, Setup, open_backend
+from .backends import READ_BY, Setup, of_world, open_backend
 from .methods import finished, parse_all
 from .plan import Plan
 from .spread import spread
@@ -21,6 +22,7 @@ from .store import Store
 VERBS = ("run", "score", "report")
 DEFAULTS: dict[str, Any] = {
     "backend": "embedded",
+    "world": None,
     "methods": ["sync", "concave", "asyndm"],
     "prompts": "grammar",
     "split": "test",
@@ -70,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text = help if default in (None, False) else f"{help} (default {shown})"
         run.add_argument(f"--{flag}", default=_UNSET, help=text, **more)
 
-    add("backend", "embedded, diffusers:PATH, webui:URL[,URL...], images:FOLDER")
+    add("backend", "embedded[:WORLD or FILE], diffusers:PATH, webui:URL[,URL...], images:FOLDER")
+    add("world", f"of embedded (default {DEFAULT_WORLD})", choices=WITH_WEIGHTS)
     add("methods", "e.g. sync asyndm:k=.3|.7 cfg:w=4 asyndm+pag:k=.7,g=1; the first is the "
         "baseline", nargs="+", metavar="METHOD")  # fmt: skip
     add("recipe", f"methods and steps of an ablation: {', '.join(recipes.names())}, or a file")
@@ -149,6 +152,7 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
         import torch
 
         torch.set_num_threads(check_whole("threads", values["threads"], 1, 1024))
+    values["backend"] = of_world(values["backend"], values["world"])
     setup = setup_of(values)
     chosen = _chosen(values)
     given_pictures = values["backend"].startswith("images:")

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from asyndm.bench.alignment import command as alignment
 from asyndm.bench.alignment import prompt_sets, scoring
-from asyndm.bench.alignment.backends import open_backend
+from asyndm.bench.alignment.backends import of_world, open_backend
 from asyndm.bench.alignment.methods import parse
 from asyndm.bench.alignment.plan import Plan
 from asyndm.bench.alignment.scores import Options, SetScore, open_score
@@ -22,6 +22,7 @@ from asyndm.bench.alignment.store import written
 from asyndm.core.presets import Presets
 from asyndm.core.profile import PROFILES
 from asyndm.core.settings import SettingsError, check_whole
+from asyndm.scenes.world import DEFAULT_WORLD, FIRST_WORLD, WITH_WEIGHTS
 
 from .space import ALSO, ARMS, PROFILED, Space, save, settings_of
 from .study import Tuning
@@ -59,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=text, **more)
 
     own, shared = _OWN, alignment.DEFAULTS
-    add("backend", "embedded, diffusers:PATH", shared["backend"])
+    add("backend", "embedded[:WORLD or FILE], diffusers:PATH", shared["backend"])
+    add("world", f"of embedded (default {DEFAULT_WORLD})", None, choices=WITH_WEIGHTS)
     add("prompts", "a set or a file; its development prompts are tuned on", shared["prompts"])
     add("limit", "development prompts of a trial", own["limit"], type=int)
     add("seeds", "pictures a prompt", shared["seeds"], type=int)
@@ -109,6 +111,9 @@ def main(args: argparse.Namespace) -> int:
     if args.scores:
         raise SettingsError("scores: a trial is judged by one; name it by --score.")
     given = {n: v for n, v in vars(args).items() if n in (*_OF_RUN, *_OF_MACHINE, *_OWN)}
+    if "backend" in given or "world" in args:
+        backend = given.get("backend", alignment.DEFAULTS["backend"])
+        given["backend"] = of_world(backend, getattr(args, "world", None))
     values = _values(args.folder, given, args.verb == "confirm")
     if values["threads"]:
         import torch
@@ -127,6 +132,7 @@ def main(args: argparse.Namespace) -> int:
 def _values(folder: Path, given: dict[str, Any], only_confirms: bool) -> dict[str, Any]:
     """All options: those the folder was begun with, and nothing else."""
     shared = {name: alignment.DEFAULTS[name] for name in (*_OF_RUN, *_OF_MACHINE)}
+    shared["backend"] = of_world(shared["backend"], None)
     path = folder / _PLAN
     try:
         kept = json.loads(path.read_text("utf-8"))
@@ -140,6 +146,8 @@ def _values(folder: Path, given: dict[str, Any], only_confirms: bool) -> dict[st
         return {**shared, **_OWN, **given}
     except (OSError, ValueError) as error:
         raise SettingsError(f"folder: {path} cannot be read ({error}).") from None
+    if kept["backend"] == "embedded":  # from before there was a choice
+        kept["backend"] = f"embedded:{FIRST_WORLD}"
     for name, value in given.items():
         if name in kept and kept[name] != value:
             flag = name.replace("_", "-")

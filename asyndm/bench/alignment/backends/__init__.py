@@ -1,5 +1,5 @@
 """What draws: the embedded model, a checkpoint, WebUIs, or nobody (pictures that are there)."""
 
-from .base import READ_BY, Backend, Drawn, Job, Setup, open_backend
+from .base import READ_BY, Backend, Drawn, Job, Setup, of_world, open_backend
 
-__all__ = ["READ_BY", "Backend", "Drawn", "Job", "Setup", "open_backend"]
+__all__ = ["READ_BY", "Backend", "Drawn", "Job", "Setup", "of_world", "open_backend"]

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from asyndm.core.settings import SettingsError
+from asyndm.scenes.world import DEFAULT_WORLD
 
 from ..methods import Method
 from ..prompt_sets import Prompt
@@ -118,6 +119,24 @@ class Backend:
             SettingsError: they cannot be drawn, in one line.
         """
         raise NotImplementedError
+
+
+def of_world(text: str, world: str | None) -> str:
+    """A backend as a folder keeps it: the embedded model by its world, so that it stays the same.
+
+    Args:
+        world: as it was asked for; None = the default one.
+
+    Raises:
+        SettingsError: the backend has no world, or names one itself.
+    """
+    if text == "embedded":
+        return f"{text}:{world or DEFAULT_WORLD}"
+    if world is not None and text != f"embedded:{world}":
+        kind, _, where = text.partition(":")
+        why = f"names {where} itself" if kind == "embedded" else "does not read it"
+        raise SettingsError(f"world: the backend {kind} {why}; leave it out.")
+    return text
 
 
 def open_backend(text: str, setup: Setup) -> Backend:

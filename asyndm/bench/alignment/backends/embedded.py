@@ -29,7 +29,7 @@ class Embedded(Backend):
     """Draws on the CPU or a GPU, methods as ``bench scenes`` has them.
 
     Args:
-        where: other weights than the shipped ones, a file or a world's name; "" = those.
+        where: a world's name, or a file of weights; "" = the default world.
 
     Raises:
         SettingsError: a value of the setup that it does not know, or no such weights.
