@@ -8,93 +8,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 pytest.importorskip("optuna", reason="pip install 'asyndm[bench]'")
 
-import asyndm.bench.alignment.command as alignment
+from tune_toys import BEST, Toy, install, tune
+
 import asyndm.bench.tune.command as command
-from asyndm import cli
-from asyndm.bench.alignment.backends import Backend, Drawn
-from asyndm.bench.tune.space import ALSO, ARMS, Space
+from asyndm.bench.alignment.backends import Setup
+from asyndm.bench.tune.space import ALSO, Space
+from asyndm.bench.tune.space import USUAL_ARMS as ARMS
 from asyndm.core.presets import Presets
-from asyndm.core.profile import PROFILES, read_profile
+from asyndm.core.profile import read_profile
 from asyndm.core.settings import Settings, SettingsError
 from asyndm.core.sigma_scale import SigmaScale
 from asyndm.core.sigmas import make_sigmas
 from asyndm.scenes.model import training_alphas
 
-BEST = {"k": 0.8, "w": 4.0, "lag": 1.5}
-
-
-class Toy(Backend):
-    """Grey pictures, the brighter the nearer a method is to what is best; two rows a step.
-
-    Attributes:
-        drawn: (method, prompt) of every picture.
-        die: raises before so many pictures are drawn.
-        slope: how much it matters.
-    """
-
-    batch = 4
-    scores = ("bright:Bright",)
-
-    def __init__(self, setup, slope=100.0):
-        self.setup, self.drawn, self.die, self.slope = setup, [], None, slope
-
-    def identity(self):
-        return {"backend": "toy", "weights": "ab" * 8}
-
-    def off(self, method):
-        if method.clock == "synchronous":
-            return 1.0 if method.w is None else abs(np.log(method.w / BEST["w"]))
-        if method.settings.curve != "learned":
-            return abs(method.settings.curvature - BEST["k"])
-        knots = PROFILES.read(method.settings.profile).knots
-        return abs(np.mean([own - lag for own, lag in knots]) - BEST["lag"]) / 2
-
-    def draw(self, jobs):
-        if self.die is not None and len(self.drawn) >= self.die:
-            raise KeyboardInterrupt
-        made = []
-        for job in jobs:
-            self.drawn.append((job.method.text, job.prompt.text))
-            noise = np.random.default_rng([job.seed, len(job.method.text)]).normal(0, 3)
-            grey = np.clip(200 - self.slope * self.off(job.method) + noise, 0, 255)
-            steps = self.setup.steps if job.method.steps is None else job.method.steps
-            made.append(Drawn(Image.new("RGB", (8, 8), (int(grey),) * 3), 2 * steps, 0.0))
-        return made
-
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    (tmp_path / "bright.py").write_text(
-        "class Bright:\n"
-        "    def score(self, images, texts):\n"
-        "        return [image.getpixel((0, 0))[0] for image in images]\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(PROFILES, "folder", PROFILES.folder)
-    made = {}
-
-    def opened(text, setup):
-        from dataclasses import replace
-
-        made.setdefault("toy", Toy(replace(setup, cfg=2.5)))
-        return made["toy"]
-
-    monkeypatch.setattr(command, "open_backend", opened)
-    monkeypatch.setattr(alignment, "open_backend", opened)
-    made["toy"] = Toy(command.alignment.Setup(steps=3, cfg=2.5))
-    return made["toy"]
-
-
-def tune(folder, *more):
-    base = ["--folder", folder, "--limit", 8, "--trials", 3, "--steps", 3, "--fresh", 6]
-    args = [*([more[0]] if more[:1] in (("run",), ("confirm",)) else []), *base]
-    more = more[1:] if len(args) > len(base) else more
-    score = [] if "--score" in more else ["--score", "bright:Bright"]
-    return cli.main(["bench", "tune", *map(str, (*args, *score, *more))])
+    return install(tmp_path, monkeypatch, Toy(Setup(steps=3, cfg=2.5)))
 
 
 def test_every_arm_spends_what_was_said_and_leaves_what_it_found(tmp_path, toy, capsys):

@@ -17,10 +17,11 @@ pytest.importorskip("optuna", reason="pip install 'asyndm[bench]'")
 pytestmark = pytest.mark.slow
 
 
-def spawn(folder, weights):
+def spawn(folder, weights, *arms):
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     args = ["run", "--folder", folder, "--backend", f"embedded:{weights}", "--limit", 9,
-            "--trials", 3, "--steps", 2, "--batch", 3, "--arms", "learned", "cfg"]  # fmt: skip
+            "--trials", 3, "--steps", 2, "--batch", 3,
+            "--arms", *(arms or ("learned", "cfg"))]  # fmt: skip
     command = [sys.executable, "-m", "asyndm", "bench", "tune", *map(str, args)]
     return subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.DEVNULL,
                             stdout=subprocess.DEVNULL)  # fmt: skip
@@ -59,3 +60,16 @@ def test_two_processes(tmp_path, weights):
     both = [spawn(tmp_path / "t", weights) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert check(tmp_path / "t") == 2
+
+
+def test_two_processes_of_the_adaptive_arm(tmp_path, weights):
+    """Their trials have pictures in common: each is drawn and looked at once."""
+    folder = tmp_path / "t"
+    both = [spawn(folder, weights, "adaptive") for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    for kind in ("records", "glimpses"):
+        keys = [json.loads(line)["key"] for path in folder.glob(f"{kind}/*") for line in open(path)]
+        assert len(keys) == len(set(keys)) >= 9
+    arm = json.loads((folder / "tune.json").read_text())["arms"]["adaptive"]
+    assert all(one["rows"] == one["prompts"] * (4 + 4) for one in arm["trials"])
+    assert arm["rows"] >= 3 * 9 * 4

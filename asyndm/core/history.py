@@ -29,8 +29,13 @@ class Frame:
 
 @dataclass
 class History:
-    """What a run did, step by step; kept on the device until :meth:`frames` asks for it."""
+    """What a run did, step by step; kept on the device until :meth:`frames` asks for it.
 
+    Attributes:
+        last: [B, gh, gw], the mask that was read last; it steers the step that was not taken yet.
+    """
+
+    last: Tensor | None = None
     _steps: list[tuple[Tensor, PixelTime, Tensor, Tensor | None]] = field(default_factory=list)
 
     def add(

@@ -266,6 +266,7 @@ class Director:
                 self.call.timestep_table,
                 steering.present,
             )
+            self.history.last = self._mask(self._pending)
         self.clock.advance(steering)
         return self._announce()
 

@@ -36,6 +36,7 @@ def sample_asyndm(
     eta: float | None = None,
     s_noise: float | None = None,
     noise_sampler: NoiseSampler | None = None,
+    steps: int | None = None,
     **options: Any,
 ) -> Tensor:
     """Asynchronous denoising (arXiv 2510.04504): every pixel at a noise level of its own.
@@ -59,9 +60,10 @@ def sample_asyndm(
             A Brownian tree is asked for the host's intervals alone.
             There is no default: noise from the global generator would make an image depend on
             the rest of its batch. See :func:`seeded_noise`.
+        steps: stop after so many of them; None = all.
 
     Returns:
-        The latents at the last entry of ``sigmas``.
+        The latents at the last entry of ``sigmas``, or where it stopped.
 
     Raises:
         NoiseSamplerMissing: the rule draws noise and no ``noise_sampler`` was given.
@@ -89,7 +91,7 @@ def sample_asyndm(
         host = director.clock.scale.sigmas
         stepper.begin(host)
         x = director.enter(x)
-        for i in _progress(len(host) - 1, disable):
+        for i in _progress(min(len(host) - 1, steps or len(host)), disable):
             draw = None
             if noise_sampler is not None:
                 draw = _bind(noise_sampler, sigmas[i], sigmas[i + 1])

@@ -22,6 +22,7 @@ class Steered:
         film: a :class:`~asyndm.core.history.Frame` for each step: mask, clock, noise level and
             timestep of every pixel, [B, gh, gw] on the CPU. Empty where no pixel was steered.
         words: [B], the token positions of each object by word.
+        last_mask: [B, gh, gw], the mask that was read last; None without a film.
         measured: [B], network rows and effective guidance of each picture; empty where the call was
             the pipeline's own.
     """
@@ -30,6 +31,7 @@ class Steered:
     film: list[Frame] = field(default_factory=list)
     words: list[dict[str, list[int]]] = field(default_factory=list)
     measured: list[Measured] = field(default_factory=list)
+    last_mask: np.ndarray | None = None
 
     @property
     def masks(self) -> np.ndarray | None:
@@ -60,6 +62,7 @@ class Steered:
         """Forget a call."""
         for each in (self.notes, self.film, self.words, self.measured):
             each.clear()
+        self.last_mask = None
 
     def _masks(self) -> np.ndarray:
         masks = self.masks

@@ -224,7 +224,10 @@ class _Steering:
 
     def _keep(self, run: SteeredRun, base_rows: list[int] | None) -> None:
         if run.director is not None and run.director.history is not None:
-            self.result.film += run.director.history.frames()
+            history = run.director.history
+            self.result.film += history.frames()
+            if history.last is not None:
+                self.result.last_mask = history.last.float().cpu().numpy()
         if run.director is not None:
             more = base_rows or [0] * run.batch
             self.result.measured += [

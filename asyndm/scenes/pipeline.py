@@ -238,6 +238,7 @@ class ScenePipeline:
         keep_maps: bool = False,
         report: Callable[[int, int], None] | None = None,
         grid: int | None = None,
+        steps: int | None = None,
     ) -> Sampled:
         """Latents of a batch of prompts by one method.
 
@@ -252,6 +253,7 @@ class ScenePipeline:
             keep_maps: average the attention maps over the run (a base pass for fixed masks).
             report: called after each network call with (calls done, calls in all).
             grid: masks are read from attention of about so many cells a side; None = 16.
+            steps: stop after so many of them, with latents that are still noisy; None = all.
         """
         if method not in METHODS:
             raise ValueError(f"method: {method!r} is none of {', '.join(METHODS)}.")
@@ -321,6 +323,7 @@ class ScenePipeline:
                 uncond=lambda: guide.uncond,
                 eta=settings.eta,
                 noise_sampler=noise,
+                steps=steps,
             )
         measured = guide.measured()
         if base is not None:

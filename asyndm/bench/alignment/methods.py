@@ -2,7 +2,8 @@
 
 Names before the colon are a clock, a guidance, or both joined by ``+``; values after it are short
 names (:data:`SHORT`) or any setting. ``k=.3|.5|.7`` stands for three methods. In
-``objects={1}>{2}`` the numbers stand for the objects found in each prompt.
+``objects={1}>{2}`` the numbers stand for the objects found in each prompt. ``adaptive`` is asyndm
+with a k for each picture, see :mod:`.adaptive`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import difflib
 import itertools
 import re
 import typing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from asyndm.core.settings import (
@@ -25,6 +26,9 @@ from asyndm.core.settings import (
 from asyndm.core.words import auto_objects, read_expression
 from asyndm.guidance import methods as ways
 
+from . import adaptive
+
+ADAPTIVE = "adaptive"
 # name -> (clock, settings). "oracle": the mask is where the scene checker sees objects.
 CLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "sync": ("synchronous", {}),
@@ -33,6 +37,7 @@ CLOCKS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyndm": ("asynchronous", {}),
     "fixed": ("asynchronous", {"mask_source": "fixed"}),
     "oracle": ("oracle", {}),
+    ADAPTIVE: ("asynchronous", {}),
 }
 _MORE_GUIDANCE: dict[str, dict[str, Any]] = {
     "z-sampling": {"zigzag": 1.0},
@@ -69,6 +74,7 @@ class Method:
         settings: AsynDM's and the guidance's.
         w, steps: its own guidance scale and number of steps; None = the run's.
         grid: cells a side of the attention that masks are read from; None = 16, or a quarter.
+        rule: gives each picture its k; None = all have the settings'.
     """
 
     text: str
@@ -78,6 +84,7 @@ class Method:
     w: float | None = None
     steps: int | None = None
     grid: int | None = None
+    rule: adaptive.Rule | None = None
 
     @property
     def plain(self) -> bool:
@@ -107,6 +114,13 @@ class Method:
     def zigzags(self) -> bool:
         return self.settings.zigzag > 0
 
+    def at(self, k: float) -> Method:
+        """The method that a picture of this strength is drawn by, where the rule gives it."""
+        names, _, rest = self.text.partition(":")
+        kept = [part for part in rest.split(",") if part.partition("=")[0] not in adaptive.VALUES]
+        names = "+".join("asyndm" if name == ADAPTIVE else name for name in names.split("+"))
+        return parse(f"{names}:{','.join([f'k={k:g}', *kept])}")[0]
+
     def canonical(self, w: float, steps: int) -> dict[str, Any]:
         """What the pictures depend on: the same for two ways of writing one method."""
         changed = {k: v for k, v in self.settings.changed().items() if k != "enabled"}
@@ -116,6 +130,7 @@ class Method:
             "clock": self.clock,
             "settings": changed,
             **({} if self.grid is None else {"grid": self.grid}),
+            **({} if self.rule is None else {ADAPTIVE: asdict(self.rule)}),
             "w": float(w if self.w is None else self.w),
             "steps": int(steps if self.steps is None else self.steps),
         }
@@ -174,6 +189,12 @@ def _one(
     if values:
         text += ":" + ",".join(f"{name}={value}" for name, value in values.items())
     types = typing.get_type_hints(Settings)
+    rule = None
+    if ADAPTIVE in clocks:
+        rule = adaptive.read_rule(values, f"methods: {text}")
+        values = {name: value for name, value in values.items() if name not in adaptive.VALUES}
+        if {"k", "curvature"} & {*values}:
+            raise SettingsError(f"methods: {text}: k is what its rule gives; leave it out.")
     w, steps, grid = (values.pop(name, None) for name in ("w", "steps", "grid"))
     for name, value in values.items():
         full = SHORT.get(name, name)
@@ -215,6 +236,7 @@ def _one(
         None if w is None else check_number(f"methods: {text}: w", w, 0, 30),
         None if steps is None else check_whole(f"methods: {text}: steps", steps, 1, 1000),
         None if grid is None else check_whole(f"methods: {text}: grid", grid, 1, 4096),
+        rule,
     )
 
 

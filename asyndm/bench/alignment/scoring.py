@@ -97,24 +97,43 @@ def weights(texts: list[str]) -> dict[str, Path]:
     return found
 
 
-def judge(score: Score, plan: Plan, store: Store, quiet: bool = False) -> int:
+class Judging:
+    """A score's values of a folder's pictures; what other processes add is read as it comes.
+
+    Attributes:
+        values: a line a picture, by its key.
+    """
+
+    def __init__(self, score: Score, store: Store) -> None:
+        self.score, self._store = score, store
+        self._lines = Lines(_declare(score, store))
+        self.values: dict[str, dict[str, Any]] = {}
+
+    def judge(self, pictures: list[tuple[str, Any]], quiet: bool = False) -> None:
+        """Judge those (key, prompt) that have no line yet."""
+        score = self.score
+        self.values |= {line["key"]: line for line in self._lines.new()}
+        todo = [one for one in pictures if one[0] not in self.values]
+        starts = range(0, len(todo), score.batch)
+        for start in tqdm(starts, desc=score.name, disable=quiet or not todo):
+            batch = todo[start : start + score.batch]
+            images = [_open(self._store.picture(key)) for key, _ in batch]
+            judged = score.score(images, [prompt for _, prompt in batch])
+            new = [
+                {"key": key, "value": one.value, "reason": one.reason, "parts": one.parts}
+                for (key, _), one in zip(batch, judged)
+            ]
+            self._lines.append(new)
+            self.values |= {line["key"]: line for line in new}
+
+
+def judge(score: Score, plan: Plan, store: Store) -> int:
     """Judge a plan's pictures; returns how many have a value."""
-    lines = Lines(_declare(score, store))
-    values = {line["key"]: line for line in lines.new()}
-    todo = [one for one in _pictures(plan, store) if one[0] not in values]
-    for start in tqdm(range(0, len(todo), score.batch), desc=score.name, disable=quiet or not todo):
-        batch = todo[start : start + score.batch]
-        images = [_open(store.picture(key)) for key, _ in batch]
-        judged = score.score(images, [prompt for _, prompt in batch])
-        new = [
-            {"key": key, "value": one.value, "reason": one.reason, "parts": one.parts}
-            for (key, _), one in zip(batch, judged)
-        ]
-        lines.append(new)
-        values |= {line["key"]: line for line in new}
-    asked = {key for key, _ in _pictures(plan, store)}
+    judging, pictures = Judging(score, store), [*_pictures(plan, store)]
+    judging.judge(pictures)
+    asked, values = {key for key, _ in pictures}, judging.values
     none = [line for key, line in values.items() if key in asked and line["value"] is None]
-    if none and not quiet:
+    if none:
         print(
             f"asyndm: {score.name}: {len(none)} of {len(asked)} pictures have no value; "
             f"the first: {none[0]['reason']}.",

@@ -11,8 +11,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from asyndm.bench.alignment import adaptive, prompt_sets, scoring
 from asyndm.bench.alignment import command as alignment
-from asyndm.bench.alignment import prompt_sets, scoring
 from asyndm.bench.alignment.backends import of_world, open_backend
 from asyndm.bench.alignment.methods import parse
 from asyndm.bench.alignment.plan import Plan
@@ -24,17 +24,19 @@ from asyndm.core.profile import PROFILES
 from asyndm.core.settings import SettingsError, check_whole
 from asyndm.scenes.world import DEFAULT_WORLD, FIRST_WORLD, WITH_WEIGHTS
 
-from .space import ALSO, ARMS, PROFILED, Space, save, settings_of
+from .deciding import difference, told
+from .space import ADAPTIVE, ALSO, ARMS, PROFILED, USUAL_ARMS, Space, save, settings_of
 from .study import Tuning
 
 VERBS = ("run", "confirm")
 _PLAN, _CHOSEN, _REPORT = "tune-plan.json", "chosen.json", "tune.json"
+_BEGUN = "begun"  # the arms that a folder was begun with; its studies are named by them
 _OF_RUN = ("backend", "prompts", "seeds", "steps", "cfg", "rule", "schedule", "size", "precision",
            "coupling")  # fmt: skip
 _OF_MACHINE = ("batch", "threads", "device", "offload", "config")  # those of this machine
 _OWN: dict[str, Any] = {
     "score": "right",
-    "arms": list(ARMS),
+    "arms": list(USUAL_ARMS),
     "trials": 60,
     "limit": 60,
     "knots": 5,
@@ -136,6 +138,7 @@ def _values(folder: Path, given: dict[str, Any], only_confirms: bool) -> dict[st
     path = folder / _PLAN
     try:
         kept = json.loads(path.read_text("utf-8"))
+        begun = kept.pop(_BEGUN, None) if isinstance(kept, dict) else None
         if not isinstance(kept, dict) or {*kept} != {*_OF_RUN, *_OWN}:
             raise ValueError("it is another version's")
     except FileNotFoundError:
@@ -143,11 +146,15 @@ def _values(folder: Path, given: dict[str, Any], only_confirms: bool) -> dict[st
             raise SettingsError(
                 f"folder: {folder} holds no tuning; begin one by 'bench tune run'."
             ) from None
-        return {**shared, **_OWN, **given}
+        values = {**shared, **_OWN, **given}
+        return {**values, _BEGUN: values["arms"]}
     except (OSError, ValueError) as error:
         raise SettingsError(f"folder: {path} cannot be read ({error}).") from None
     if kept["backend"] == "embedded":  # from before there was a choice
         kept["backend"] = f"embedded:{FIRST_WORLD}"
+    begun = kept["arms"] if begun is None else begun
+    if "arms" in given and not (folder / _CHOSEN).exists():
+        kept["arms"] = given["arms"]  # studies stay: an arm that comes back goes on
     for name, value in given.items():
         if name in kept and kept[name] != value:
             flag = name.replace("_", "-")
@@ -156,7 +163,7 @@ def _values(folder: Path, given: dict[str, Any], only_confirms: bool) -> dict[st
                 "take another --folder."
             )
     machine = {name: given.get(name, shared[name]) for name in _OF_MACHINE}
-    return {**kept, **machine}
+    return {**kept, **machine, _BEGUN: begun}
 
 
 def _tuning(args: argparse.Namespace, values: dict[str, Any]) -> Tuning:
@@ -199,10 +206,12 @@ def _tuning(args: argparse.Namespace, values: dict[str, Any]) -> Tuning:
             "more (or less) is better."
         )
     kept = {name: values[name] for name in (*_OF_RUN, *_OWN)}
-    text = json.dumps({**kept, "model": plan.identity}, sort_keys=True)
+    begun = values[_BEGUN]
+    text = json.dumps({**kept, "arms": begun, "model": plan.identity}, sort_keys=True)
     name = f"asyndm-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     file = (args.folder / "studies.db").resolve()
     storage = args.storage or os.environ.get("ASYNDM_TUNE_STORAGE") or f"sqlite:///{file}"
+    kept |= {} if kept["arms"] == begun else {_BEGUN: begun}
     written(args.folder / _PLAN, json.dumps(kept, indent=1).encode())
     return Tuning(plan, backend, score, space, args.folder, storage, name,
                   _checkpoint(values["backend"], plan.identity), values["seed"])  # fmt: skip
@@ -222,11 +231,20 @@ def _run(tuning: Tuning, values: dict[str, Any], folder: Path) -> None:
         return
     plan = tuning.plan
     each = len(plan.prompts) * len(plan.seeds)
+    look = tuning.glimpses.of(plan.prompts[:1])[0][0].rows if ADAPTIVE in values["arms"] else 0
     _, rows = tuning.values(plan.baseline, plan.prompts[:1])
     rows = rows // len(plan.seeds) or 1
     budget = values["trials"] * each * rows
     arms = values["arms"]
     fresh = (len(arms) + 1) * values["fresh"] * values["fresh_seeds"] * rows
+    if ADAPTIVE in arms:
+        fresh += values["fresh"] * values["fresh_seeds"] * look
+        print(
+            f"tune: {ADAPTIVE}: {look} of its rows a picture are for the share after "
+            f"{adaptive.LOOK} steps, counted in every trial; of a picture's {adaptive.GRID + 1} "
+            "strengths each is drawn once.",
+            flush=True,
+        )
     print(
         f"tune: {len(arms)} arms ({', '.join(arms)}) of {budget} network rows each "
         f"({values['trials']} trials x {len(plan.prompts)} prompts x {len(plan.seeds)} seeds x "
@@ -273,10 +291,14 @@ def _choose(tuning: Tuning, values: dict[str, Any], folder: Path) -> None:
         "arms": {arm: _arm(tuning, arm, chosen[arm].text) for arm in arms},
     }
     written(folder / _REPORT, _json(report))
-    main_arm = "learned" if "learned" in arms else arms[0]
-    left = _leave(tuning, main_arm, chosen[main_arm], values["name"], folder)
+    kinds = [arm for arm in arms if arm != ADAPTIVE]  # a rule is no setting of a WebUI's
+    main_arm = "learned" if "learned" in arms else kinds[0] if kinds else None
+    left = main_arm and _leave(tuning, main_arm, chosen[main_arm], values["name"], folder)
     written(folder / _CHOSEN, _json(found))
-    print(f"tune: {main_arm} is left as {' and '.join(map(str, left))}")
+    if left:
+        print(f"tune: {main_arm} is left as {' and '.join(map(str, left))}")
+    else:
+        print(f"tune: {ADAPTIVE} alone leaves no preset: a WebUI has no such setting")
 
 
 def _arm(tuning: Tuning, arm: str, method: str) -> dict[str, Any]:
@@ -347,6 +369,9 @@ def _keep(values: dict[str, Any], folder: Path) -> None:
         "baseline": None if score is None else score["means"][confirmed["baseline"]],
         "arms": {arm: beside.get(one["method"]) for arm, one in report["arms"].items()},
     }
+    if ADAPTIVE in report["arms"]:
+        found = {arm: one["method"] for arm, one in report["arms"].items()}
+        report["confirmed"][ADAPTIVE] = difference(folder / "confirm", values["score"], found)
     written(folder / _REPORT, _json(report))
     for arm, one in report["confirmed"]["arms"].items():
         if one is None:
@@ -357,6 +382,8 @@ def _keep(values: dict[str, Any], folder: Path) -> None:
         if arm == "shuffled" and one["low"] * one["high"] > 0:
             line += "; shuffled verdicts must show nothing: trust no arm of this tuning"
         print(line)
+    if ADAPTIVE in report["arms"]:
+        print(told(report["confirmed"][ADAPTIVE]))
 
 
 def _json(value: Any) -> bytes:

@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from asyndm.bench.alignment.methods import SHORT, Method, parse
+from asyndm.bench.alignment import adaptive
+from asyndm.bench.alignment.methods import ADAPTIVE, SHORT, Method, parse
 from asyndm.core.profile import Profile
 from asyndm.core.settings import CHOICES, SettingsError, check_number, check_whole
 
-ARMS = ("learned", "constant", "cfg", "shuffled")
+USUAL_ARMS = ("learned", "constant", "cfg", "shuffled")
+ARMS = (*USUAL_ARMS, ADAPTIVE)
 PROFILED = ("learned", "shuffled")  # the arms whose clock is a profile
 LEAST_KNOTS, MOST_KNOTS = 4, 6
 _GUIDANCE = (1.0, 15.0)
+# Of the adaptive rule: the strength of two objects and the usual share, more of it for each further
+# object, and for each standard deviation of the share.
+_RULE = {"a": (0.0, 1.0), "b": (-0.3, 0.3), "c": (-0.3, 0.3)}
 # Other settings that may be tuned with the clock: (low, high), or choices.
 ALSO: dict[str, tuple] = {
     "threshold": (0.6, 1.6),
@@ -71,6 +76,8 @@ class Space:
         values: dict[str, Any] = {}
         if arm == "constant":
             values["k"] = trial.suggest_float("k", 0.0, 1.0)
+        elif arm == ADAPTIVE:
+            values |= {name: trial.suggest_float(name, *ends) for name, ends in _RULE.items()}
         else:
             for number in range(self.knots):
                 name = f"lag {number + 1}"
@@ -89,6 +96,8 @@ class Space:
             return {"w": float(np.clip(cfg, *_GUIDANCE))}
         if arm == "constant":
             return {"k": 0.5}
+        if arm == ADAPTIVE:  # the constant's
+            return {"a": 0.5, "b": 0.0, "c": 0.0}
         return {f"lag {number + 1}": min(1.0, self.lag) for number in range(self.knots)}
 
     def profile(self, values: dict[str, Any], checkpoint: str = "") -> Profile:
@@ -105,9 +114,17 @@ class Space:
         return Profile(knots, checkpoint, f"tune-{mark}")
 
     def method(
-        self, arm: str, values: dict[str, Any], profiles: Path, checkpoint: str = ""
+        self,
+        arm: str,
+        values: dict[str, Any],
+        profiles: Path,
+        checkpoint: str = "",
+        usual: tuple[float, float] = (0.0, 1.0),
     ) -> Method:
         """The method of an arm's parameters; a profile is written to its folder.
+
+        Args:
+            usual: (centre, spread) of the share, which the adaptive arm's rule is relative to.
 
         Raises:
             SettingsError: the profile cannot be written.
@@ -119,8 +136,11 @@ class Space:
             profile = self.profile(values, checkpoint)
             save(profile, profiles)
             parts = ["curve=learned", f"profile={profile.name}", "k=1"]
+        if arm == ADAPTIVE:
+            own = {name: values[name] for name in _RULE}
+            parts = [adaptive.said(adaptive.Rule(**own, centre=usual[0], spread=usual[1]))]
         parts += [f"{name}={_said(values[name])}" for name in self.also if name in values]
-        return parse("asyndm:" + ",".join(parts))[0]
+        return parse(f"{ADAPTIVE if arm == ADAPTIVE else 'asyndm'}:{','.join(parts)}")[0]
 
 
 def save(profile: Profile, folder: Path, name: str | None = None) -> Path:

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from asyndm.bench.alignment import drawing, scoring
-from asyndm.bench.alignment.backends import Backend
-from asyndm.bench.alignment.methods import Method
+from asyndm.bench.alignment import adaptive, drawing, scoring
+from asyndm.bench.alignment.backends import Backend, Job
+from asyndm.bench.alignment.methods import ADAPTIVE, Method
 from asyndm.bench.alignment.plan import Plan
 from asyndm.bench.alignment.scores import Score
 from asyndm.bench.alignment.store import Store
 from asyndm.core.settings import SettingsError
 
+from .glimpses import Glimpses
 from .space import Space
 
 _PRUNED_AT = 0.1  # p of Wilcoxon's test below which a trial is given up
@@ -86,6 +88,7 @@ class Tuning:
         self.profiles = folder / "asyndm-profiles"
         self.store = Store(folder)
         self.store.refresh()
+        self.glimpses = Glimpses(folder, plan, backend, self.store)
         self.checkpoint = checkpoint
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._studies = optuna, {}
@@ -139,6 +142,26 @@ class Tuning:
         while self._others(arm):  # of other processes; one of them may be the best
             time.sleep(_PAUSE)
 
+    @cached_property
+    def _judging(self) -> scoring.Judging:
+        return scoring.Judging(self.score, self.store)
+
+    def usual(self, arm: str) -> tuple[float, float]:
+        """(centre, spread) of the share on the development prompts; kept in the arm's study.
+
+        Raises:
+            SettingsError: the backend cannot tell the share.
+        """
+        if arm != ADAPTIVE:
+            return 0.0, 1.0
+        study = self.study(arm)
+        with FileLock(self.folder / "locks" / f"usual-{arm}"):
+            if "usual" not in study.user_attrs:
+                seen = [one for row in self.glimpses.of(self.plan.prompts) for one in row]
+                study.set_user_attr("usual", adaptive.usual(seen))
+            centre, spread = study.user_attrs["usual"]
+        return centre, spread
+
     def _others(self, arm: str) -> bool:
         """Whether a trial is running in a process that lives."""
         study, state = self.study(arm), self._optuna.trial.TrialState
@@ -173,11 +196,12 @@ class Tuning:
 
     def method_of(self, arm: str, trial: Any) -> Method:
         """The method a trial stands for."""
-        return self.space.method(arm, trial.params, self.profiles, self.checkpoint)
+        return self.space.method(arm, trial.params, self.profiles, self.checkpoint, self.usual(arm))
 
     # --- one trial ---
 
     def _one(self, arm: str) -> None:
+        usual = self.usual(arm)
         with FileLock(self.folder / "locks" / f"ask-{arm}"):
             study = self.study(arm)
             self._revive(study, arm)
@@ -188,7 +212,7 @@ class Tuning:
             mine.acquire()
         try:
             values = self.space.ask(trial, arm)
-            method = self.space.method(arm, values, self.profiles, self.checkpoint)
+            method = self.space.method(arm, values, self.profiles, self.checkpoint, usual)
             trial.set_user_attr("method", method.text)
             worth = self.worth(method, trial, shuffled=arm == "shuffled")
             trial.set_user_attr("rows", worth.rows)
@@ -265,15 +289,49 @@ class Tuning:
 
     def values(self, method: Method, prompts: list) -> tuple[np.ndarray, int]:
         """([prompts, seeds] more is better, NaN where there is none; rows of these pictures)."""
-        plan = replace(self.plan, methods=[method], prompts=prompts, companions={})
-        drawing.draw(plan, self.backend, self.store, quiet=True)
-        scoring.judge(self.score, plan, self.store, quiet=True)
-        _, lines = scoring.read_values(self.store.folder, self.score.name)
-        keys = plan.keys(method)
-        rows = sum(self.store.records[key]["rows"] or 0 for row in keys for key in row)
+        plan, rows = self.plan, 0
+        drawn = [[method] * len(plan.seeds) for _ in prompts]  # the method of each picture
+        if method.rule is not None:
+            seen = self.glimpses.of(prompts)
+            rows = sum(one.rows for row in seen for one in row)
+            drawn = [[method.at(method.rule.k(one)) for one in row] for row in seen]
+        keys = [
+            [plan.key(each, prompt, seed) for each, seed in zip(row, plan.seeds)]
+            for row, prompt in zip(drawn, prompts)
+        ]
+        drawing.draw(
+            plan, self.backend, self.store, quiet=True, batches=self._batches(drawn, keys, prompts)
+        )
+        pictures = [(key, prompt) for row, prompt in zip(keys, prompts) for key in row]
+        self._judging.judge(pictures, quiet=True)
+        rows += sum(self.store.records[key]["rows"] or 0 for key, _ in pictures)
+        lines = self._judging.values
         cells = [[lines.get(key, {}).get("value") for key in row] for row in keys]
         values = np.array([[np.nan if v is None else float(v) for v in row] for row in cells])
         return values * (self.score.direction or 1), rows
+
+    def _batches(
+        self, drawn: list[list[Method]], keys: list[list[str]], prompts: list
+    ) -> list[tuple[str, drawing.Batch]]:
+        """Pictures of equal methods together, each batch with the name it is claimed by.
+
+        The name is of the method and of where in these prompts the batch begins: processes whose
+        trials have some pictures in common wait for each other there.
+        """
+        plan, size = self.plan, self.backend.batch
+        pairs = [(row, column) for column in range(len(plan.seeds)) for row in range(len(prompts))]
+        found = []
+        for start in range(0, len(pairs), size):
+            groups: dict[str, drawing.Batch] = {}
+            first = prompts[pairs[start][0]], plan.seeds[pairs[start][1]]
+            names = {}
+            for row, column in pairs[start : start + size]:
+                method, prompt, seed = drawn[row][column], prompts[row], plan.seeds[column]
+                job = Job(method, prompt, plan.seed_of(prompt, seed))
+                groups.setdefault(method.text, []).append((keys[row][column], seed, job))
+                names.setdefault(method.text, plan.key(method, *first))
+            found += [(names[text], batch) for text, batch in groups.items()]
+        return found
 
 
 def _fast(engine: Any) -> None:

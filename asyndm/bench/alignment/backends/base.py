@@ -12,6 +12,7 @@ from PIL import Image
 from asyndm.core.settings import SettingsError
 from asyndm.scenes.world import DEFAULT_WORLD
 
+from ..adaptive import Glimpse
 from ..methods import Method
 from ..prompt_sets import Prompt
 
@@ -78,6 +79,7 @@ class Drawn:
         w_eff: effective guidance; None where it has none.
         notes: what the backend said, a line each.
         mask: [h, w] within 0 and 1, the share of the steps in which a pixel was object.
+        adaptive: the k it was drawn at, and what that is of; None = its method has one k for all.
     """
 
     image: Image.Image
@@ -86,6 +88,7 @@ class Drawn:
     w_eff: float | None = None
     notes: tuple[str, ...] = ()
     mask: np.ndarray | None = None
+    adaptive: dict[str, float] | None = None
 
 
 class Backend:
@@ -119,6 +122,20 @@ class Backend:
             SettingsError: they cannot be drawn, in one line.
         """
         raise NotImplementedError
+
+    def glimpse(self, jobs: list[Job]) -> list[Glimpse]:
+        """What can be known of pictures of one method before they are drawn.
+
+        Raises:
+            SettingsError: this backend cannot tell the share of the mask.
+        """
+        raise SettingsError(CANNOT_TELL)
+
+
+CANNOT_TELL = (
+    "methods: adaptive: this backend cannot tell what share of a picture the mask has after three "
+    "steps; take embedded or diffusers:PATH, or leave adaptive out."
+)
 
 
 def of_world(text: str, world: str | None) -> str:

@@ -12,15 +12,18 @@ from typing import Any
 import torch
 
 from asyndm.core.settings import Settings, SettingsError
+from asyndm.core.words import auto_objects
 from asyndm.guidance import methods as ways
 from asyndm.network import UnsupportedNetwork
 from asyndm.pipelines import load_pipeline, size_of, steer
+from asyndm.pipelines.result import Steered
 from asyndm.pipelines.single_file import config_of
 from asyndm.pipelines.views import is_packed
 
+from ..adaptive import LOOK, Glimpse
 from ..methods import Method
 from ..prompt_sets import Prompt
-from .base import Backend, Drawn, Job, Setup
+from .base import CANNOT_TELL, Backend, Drawn, Job, Setup
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # rule -> (diffusers' scheduler, its configuration, eta of the pipeline's call)
@@ -141,11 +144,12 @@ class Diffusers(Backend):
             except (SettingsError, UnsupportedNetwork) as error:
                 raise SettingsError(f"methods: {method.text}: {error}") from None
 
-    def draw(self, jobs: list[Job]) -> list[Drawn]:
+    def _called(self, jobs: list[Job], **more: Any) -> tuple[Any, Steered]:
+        """The pipeline's pictures of one method, and what steering left."""
         method, setup = jobs[0].method, self.setup
         width, height = setup.size
-        start = time.perf_counter()
-        more = {"eta": self.eta} if self.setup.rule in ("ddpm", "ddim") else {}
+        if setup.rule in ("ddpm", "ddim"):
+            more["eta"] = self.eta
         try:
             settings = _settings(method, jobs[0].prompt.text)
             with steer(self.pipe, settings, grid=method.grid) as steered:
@@ -158,11 +162,32 @@ class Diffusers(Backend):
                     height=height,
                     **more,
                 ).images
+                return images, steered
         except torch.cuda.OutOfMemoryError:
             raise SettingsError(
                 f"batch: {len(jobs)} pictures of {width}x{height} do not fit the GPU; take a "
                 "smaller --batch, --precision float16 or --offload. What is drawn stays."
             ) from None
+
+    def glimpse(self, jobs: list[Job]) -> list[Glimpse]:
+        def watch(pipe: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+            if step + 1 >= LOOK:
+                pipe._interrupt = True  # its loop runs out without calls
+            return given
+
+        _, steered = self._called(jobs, callback_on_step_end=watch, output_type="latent")
+        shares = [0.0] * len(jobs)  # where no word is matched nothing is masked
+        if steered.last_mask is not None:
+            shares = steered.last_mask.mean((1, 2)).tolist()
+        elif any(steered.words):
+            raise SettingsError(CANNOT_TELL)
+        counts = [len(auto_objects(job.prompt.text)) for job in jobs]
+        rows = [one.rows for one in steered.measured]
+        return [Glimpse(*each) for each in zip(counts, shares, rows)]
+
+    def draw(self, jobs: list[Job]) -> list[Drawn]:
+        start = time.perf_counter()
+        images, steered = self._called(jobs)
         seconds = (time.perf_counter() - start) / len(jobs)
         masks = steered.masks
         blank = [None] * len(jobs)

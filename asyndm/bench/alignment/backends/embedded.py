@@ -15,9 +15,10 @@ from asyndm.core.settings import RULES, SettingsError
 from asyndm.core.sigmas import SCHEDULES
 from asyndm.page.preview import mean_mask
 from asyndm.scenes.model import weights_file
-from asyndm.scenes.pipeline import Request, ScenePipeline
+from asyndm.scenes.pipeline import Request, Sampled, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, PromptError, parse_prompt
 
+from ..adaptive import LOOK, Glimpse
 from ..methods import Method
 from ..prompt_sets import Prompt
 from .base import Backend, Drawn, Job, Setup
@@ -90,12 +91,10 @@ class Embedded(Backend):
             steps=self.request.steps if steps is None else steps,
         )
 
-    def draw(self, jobs: list[Job]) -> list[Drawn]:
-        method = jobs[0].method
-        start = time.perf_counter()
-        device = self.pipeline.device.type
+    def _sampled(self, jobs: list[Job], steps: int | None = None) -> Sampled:
+        method, device = jobs[0].method, self.pipeline.device.type
         with torch.autocast(device, torch.bfloat16, enabled=self.setup.precision == "bfloat16"):
-            sampled = self.pipeline.sample(
+            return self.pipeline.sample(
                 [job.prompt.text for job in jobs],
                 [job.seed for job in jobs],
                 _CLOCKS.get(method.clock, method.clock),
@@ -103,7 +102,19 @@ class Embedded(Backend):
                 self._asked(method),
                 record=method.clock in ("asynchronous", "oracle"),
                 grid=method.grid,
+                steps=steps,
             )
+
+    def glimpse(self, jobs: list[Job]) -> list[Glimpse]:
+        sampled = self._sampled(jobs, LOOK)
+        shares = sampled.director.history.last.float().mean((1, 2)).tolist()
+        counts = [parse_prompt(job.prompt.text).total for job in jobs]
+        rows = [one.rows for one in sampled.measured]
+        return [Glimpse(*each) for each in zip(counts, shares, rows)]
+
+    def draw(self, jobs: list[Job]) -> list[Drawn]:
+        start = time.perf_counter()
+        sampled = self._sampled(jobs)
         pixels = self.pipeline.model.decode_pixels(sampled.latents).numpy()
         seconds = (time.perf_counter() - start) / len(jobs)
         frames = sampled.director.history.frames() if sampled.director.history else []

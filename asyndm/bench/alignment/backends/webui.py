@@ -25,7 +25,7 @@ from asyndm.core.settings import SettingsError
 from .. import web
 from ..methods import Method
 from ..prompt_sets import Prompt
-from .base import Backend, Drawn, Job, Setup
+from .base import CANNOT_TELL, Backend, Drawn, Job, Setup
 
 _EACH = 4  # pictures an address and batch
 _WAIT = 1800.0  # seconds for a picture
@@ -122,6 +122,8 @@ class WebUI(Backend):
         for method in methods:
             if method.clock == "oracle":
                 raise SettingsError("methods: oracle is the embedded model's; leave it out.")
+            if method.rule is not None:
+                raise SettingsError(CANNOT_TELL)
             if method.grid is not None:
                 raise SettingsError(f"methods: {method.text}: a WebUI has no grid; leave it out.")
 
