@@ -161,6 +161,21 @@ def test_a_world_of_a_comparison_is_kept_by_name():
     assert options(alignment, "--world", "shadows").world == "shadows"
 
 
+def test_a_comparison_of_before_goes_on_with_its_own_world(tmp_path):
+    """Its plan says no more than "embedded"; nothing is drawn in the other world beside it."""
+    argv = ["run", "--folder", tmp_path, "--limit", 1, "--steps", 1, "--methods", "sync"]
+    alignment.main(options(alignment, *argv, "--world", "shadows"))
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["backend"] == "embedded:shadows"
+    (tmp_path / "plan.json").write_text(json.dumps({**plan, "backend": "embedded"}))
+    with pytest.raises(SettingsError, match="^folder: .* drawn with other weights; .*shadows"):
+        alignment.main(options(alignment, *argv))
+    assert len(list(tmp_path.rglob("*.png"))) == 1
+    alignment.main(options(alignment, *argv, "--world", "shadows"))
+    alignment.main(options(alignment, *argv))  # named, it may hold both
+    assert len(list(tmp_path.rglob("*.png"))) == 2
+
+
 def test_a_tuning_of_before_is_of_shadows(tmp_path):
     values = tune._values(tmp_path, {}, False)
     assert values["backend"] == "embedded:auroras"

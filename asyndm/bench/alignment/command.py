@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm.core.settings import SettingsError, check_whole
-from asyndm.scenes.world import DEFAULT_WORLD, WITH_WEIGHTS
+from asyndm.scenes.world import DEFAULT_WORLD, FIRST_WORLD, WITH_WEIGHTS
 
 from . import drawing, matching, prompt_sets, recipes
 from .backends import READ_BY, Setup, of_world, open_backend
@@ -239,11 +239,20 @@ def _family(values: dict[str, Any], methods: list, read: Callable) -> list[str]:
 
 
 def _name_family(plan: Plan, store: Store, folder: Path) -> None:
-    """When the family and its score were named: before the first picture, or after how many."""
+    """When the family and its score were named: before the first picture, or after how many.
+
+    Raises:
+        SettingsError: the folder's model is another, and its plan does not name it.
+    """
     keys = [key for method in plan.drawn for row in plan.keys(method) for key in row]
     plan.named_at = len(keys) - len(store.missing(keys))
     if (folder / "plan.json").exists():
         before = Plan.load(folder)
+        if before.backend == "embedded" and before.identity != plan.identity:
+            raise SettingsError(  # from before there was a choice
+                f"folder: {folder} was drawn with other weights; go on with --world {FIRST_WORLD}, "
+                "or take another --folder."
+            )
         same = {*before.family} == {*plan.family} and before.scores[:1] == plan.scores[:1]
         if same:
             plan.named_at = before.named_at
