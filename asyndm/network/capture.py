@@ -125,13 +125,22 @@ class AttentionCapture:
             raise UnsupportedNetwork("The network has no cross-attention to read masks from.")
         self._layers, self._sizes = list(layers), sizes
 
+    @property
+    def level(self) -> int | None:
+        """Of the layers read in the running forward, None before the first one."""
+        return self._level
+
     def watch(self) -> list:
-        """Register the hooks; returns their handles, which the caller removes."""
+        """Register the hooks on the level's layers; returns their handles, for the caller to remove.
+
+        The other layers' are not called in vain: a fast GPU waits for each.
+        """
         handles = []
+        layers = [layer for layer in self._layers if layer.level == self._level]
         try:
-            for transformer in {id(x.transformer): x.transformer for x in self._layers}.values():
+            for transformer in {id(x.transformer): x.transformer for x in layers}.values():
                 handles.append(transformer.register_forward_pre_hook(self._enter, with_kwargs=True))
-            for layer in self._layers:
+            for layer in layers:
                 for name in ("q", "k"):
                     module = getattr(layer.attention, f"to_{name}")
                     handles.append(module.register_forward_hook(self._saw(layer, name)))

@@ -1,8 +1,8 @@
 """Per-pixel timesteps in the U-Nets of diffusers.
 
-ResnetBlock2D insists on one vector an image (`temb[:, :, None, None]`), so its `time_emb_proj`
-returns zeros here, and the gathered map is added after `conv1`, where the block would have added
-the vector; with `time_embedding_norm="scale_shift"` it scales and shifts the output of `norm2`.
+ResnetBlock2D insists on one vector an image: `time_emb_proj(temb)[:, :, None, None]`. Here the
+block projects the table, and what it then indexes is not the product but :class:`Projected`, which
+answers with the map [rows, C, h, w]; the block adds that, or scales and shifts by it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from asyndm.core.grids import Size
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import CrossLayer, find_cross_attention
 from asyndm.network.errors import UnsupportedNetwork
+from asyndm.network.field import TimestepField
 from asyndm.network.hooks import UNetHooks
+from asyndm.network.modules import every_module, holding
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
     from asyndm.network.norms import LevelledNorms
 
 NORMS = ("default", "scale_shift")  # how a block may take in time
+_AS_MAP = (slice(None), slice(None), None, None)
 
 
 class DiffusersHooks(UNetHooks):
@@ -39,7 +42,7 @@ class DiffusersHooks(UNetHooks):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
-        self._zeros: dict[tuple, Tensor] = {}  # of the running forward, as is the next
+        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
         self._active: dict[nn.Module, Tensor] = {}  # the table behind a block's activation
         super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
@@ -53,11 +56,9 @@ class DiffusersHooks(UNetHooks):
             if isinstance(module, nn.Module):
                 self.after(module, self.add_part)
         for block in self.blocks:
-            self.after(block.time_emb_proj, self._silence)
-            if block.time_embedding_norm == "default":
-                self.after(block.conv1, self._shift(block))
-            else:
-                self.after(block.norm2, self._scale_shift(block))
+            self.after(block.conv1, self._measure(block))
+            self.before(block.time_emb_proj, self._swap(block))
+            self.after(block.time_emb_proj, self._gather(block))
 
     def check_inputs(self, kwargs: dict) -> None:
         if self.capture is not None and kwargs.get("encoder_attention_mask") is not None:
@@ -104,44 +105,63 @@ class DiffusersHooks(UNetHooks):
             sinusoids = sinusoids.expand(len(condition), -1, -1)
             self._time = module.forward(sinusoids, condition[:, None])
 
-    def _silence(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        if self.field is None:
-            return None
-        kind = (output.shape, output.dtype, output.device)
-        if kind not in self._zeros:
-            self._zeros[kind] = torch.zeros_like(output)
-        return self._zeros[kind]
+    def _measure(self, block: nn.Module) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            self._sizes[block] = output.shape[-2:]
 
-    def _project(self, block: nn.Module, like: Tensor) -> Tensor:
-        """The block's time features at every pixel of ``like``: [rows, C or 2C, h, w]."""
-        table = self.join(self.field)
-        if not getattr(block, "skip_time_act", False):
-            active = block.nonlinearity  # mostly one function for all blocks
-            if active not in self._active:
-                self._active[active] = active(table)
-            table = self._active[active]
-        values = block.time_emb_proj.forward(table).to(like.dtype)
-        return self.field.spread(values, *like.shape[-2:])
+        return hook
 
-    def _shift(self, block: nn.Module) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-            return None if self.field is None else output + self._project(block, output)
+    def _swap(self, block: nn.Module) -> Callable:
+        activation = None if getattr(block, "skip_time_act", False) else block.nonlinearity
+
+        def hook(module: nn.Module, args: tuple) -> tuple | None:
+            if self.field is None:
+                return None
+            table = self.join(self.field)
+            if activation is not None:
+                if activation not in self._active:  # mostly one function for all blocks
+                    self._active[activation] = activation(table)
+                table = self._active[activation]
+            return (table.to(args[0]), *args[1:])
+
+        return hook
+
+    def _gather(self, block: nn.Module) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Projected | None:
+            field = self.field
+            return None if field is None else Projected(field, output, self._sizes[block])
 
         return hook
 
     def _forget(self) -> None:
-        self._zeros.clear()
+        self._sizes.clear()
         self._active.clear()
         super()._forget()
 
-    def _scale_shift(self, block: nn.Module) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-            if self.field is None:
-                return None
-            scale, shift = self._project(block, output).chunk(2, dim=1)
-            return output * (1 + scale) + shift
 
-        return hook
+class Projected:
+    """The projected table in the place of one vector an image, for the block to index.
+
+    Args:
+        field: of the running forward.
+        values: [len(field.table), C], projected.
+        size: (h, w) of the block's features.
+    """
+
+    __slots__ = ("field", "size", "values")
+
+    def __init__(self, field: TimestepField, values: Tensor, size: Size) -> None:
+        self.field, self.values, self.size = field, values, size
+
+    def __getitem__(self, places: tuple) -> Tensor:
+        """The map [rows, C, h, w], or [1 or rows, C, 1, 1] where all pixels agree.
+
+        Raises:
+            UnsupportedNetwork: the block takes in time otherwise than ``[:, :, None, None]``.
+        """
+        if places != _AS_MAP:
+            raise UnsupportedNetwork("A block of the network takes in time in an unknown way.")
+        return self.field.spread(self.values, *self.size)
 
 
 def _find_blocks(unet: nn.Module) -> list[nn.Module]:
@@ -150,16 +170,19 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     Raises:
         UnsupportedNetwork: there are none, or of a kind that takes it in otherwise.
     """
-    blocks = []
-    for module in unet.modules():
+    blocks, modules = [], every_module(unet)
+    kinds = {type(module).__name__ for module in modules}
+    if any("Temporal" in kind for kind in kinds) or holding("motion_modules", modules):
+        raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
+    kinds = {kind for kind in kinds if kind == "AdaGroupNorm"}
+    kinds |= {type(module).__name__ for module in holding("norm_type", modules) if _adapts(module)}
+    if kinds:
+        raise UnsupportedNetwork(
+            f"The network takes in time in its {min(kinds)}, not only in blocks."
+        )
+    for module in holding("time_emb_proj", modules):
         name = type(module).__name__
-        if "Temporal" in name or hasattr(module, "motion_modules"):
-            raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
-        if str(vars(module).get("norm_type", "")).startswith("ada_norm") or name == "AdaGroupNorm":
-            raise UnsupportedNetwork(
-                f"The network takes in time in its {name}, not only in blocks."
-            )
-        if not isinstance(getattr(module, "time_emb_proj", None), nn.Module):
+        if not isinstance(module.time_emb_proj, nn.Module):
             continue
         known = all(hasattr(module, part) for part in ("conv1", "norm2", "nonlinearity"))
         if not known or getattr(module, "time_embedding_norm", "") not in NORMS:
@@ -170,6 +193,10 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     if not blocks:
         raise UnsupportedNetwork("The network has no block that takes in time.")
     return blocks
+
+
+def _adapts(module: nn.Module) -> bool:
+    return str(module.norm_type).startswith("ada_norm")
 
 
 def _shrink(part: nn.Module) -> Callable[[int], int]:

@@ -36,6 +36,7 @@ class TimestepField:
         device: torch.device,
     ) -> None:
         self.timesteps = timesteps.to(device)
+        self._on_cpu = device.type == "cpu"
         self.uniform = pixel_time.uniform
         self.rows = len(images)
         self._one_image = len(set(images)) == 1
@@ -113,16 +114,19 @@ class TimestepField:
         """
         if self.uniform:
             return values[:, :, None, None]
-        index = self.rows_at(height, width)
+        places = self._flat.get((height, width))
+        if places is None:
+            self.rows_at(height, width)
+            places = self._flat[height, width]
         # Selecting from [C, table] leaves each channel's pixels side by side as the features have
         # them; it takes a third of the time of values[index] followed by a permutation.
         channels = values.t()
-        if channels.device.type == "cpu":
+        if self._on_cpu:
             channels = channels.contiguous()
-        pixels = channels.index_select(1, self._flat[height, width])
-        if len(index) == 1:
+        pixels = channels.index_select(1, places)
+        if pixels.shape[1] == height * width:
             return pixels.view(1, -1, height, width)
-        return pixels.view(-1, *index.shape).transpose(0, 1)
+        return pixels.view(len(pixels), -1, height, width).transpose(0, 1)
 
     def places(self, height: int, width: int) -> Places:
         """The timesteps of every pixel of a resolution, in few numbers."""

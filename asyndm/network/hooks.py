@@ -19,6 +19,7 @@ from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import CrossLayer
 from asyndm.network.errors import RowsMismatch, UnsupportedNetwork
 from asyndm.network.field import TimestepField
+from asyndm.network.modules import every_module
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
@@ -57,6 +58,8 @@ class UNetHooks(ABC):
         self._time: Tensor | None = None
         self._parts: list[Tensor] = []
         self._handles: list = []
+        self._reading: list = []  # those of the hooks that see queries and keys, of one level
+        self._level: int | None = None
         if capture is not None:
             capture.connect(*self.cross_layers())
 
@@ -74,7 +77,7 @@ class UNetHooks(ABC):
         """Register the hooks that see the embeddings and put the field into the blocks."""
 
     def watch_attention(self) -> list:
-        """Register the hooks that see queries and keys; returns their handles."""
+        """Register the hooks that see queries and keys of a forward; returns their handles."""
         return self.capture.watch()
 
     def seen(self, args: tuple, kwargs: dict) -> tuple[int, Size, torch.device]:
@@ -106,13 +109,16 @@ class UNetHooks(ABC):
             if self.norms is not None:  # ahead of what time does to a norm's output
                 self._handles.extend(self.norms.watch(self.unet))
             self.watch_time()
-            if self.capture is not None:
-                self._handles.extend(self.watch_attention())
             yield
         finally:
-            while self._handles:
-                self._handles.pop().remove()
+            self._remove(self._handles)
+            self._remove(self._reading)
             self._forget_all()
+
+    @staticmethod
+    def _remove(handles: list) -> None:
+        while handles:
+            handles.pop().remove()
 
     def after(self, module: nn.Module, hook: Callable) -> None:
         """Call ``hook(module, args, output)`` behind the module for as long as this is attached."""
@@ -164,6 +170,10 @@ class UNetHooks(ABC):
             self.norms.prepare(module, args, kwargs, rows)
         if self.capture is not None and call.reading:
             self.capture.begin(size, rows)
+            if not self._reading or self._level != self.capture.level:
+                self._remove(self._reading)
+                self._level = self.capture.level
+                self._reading += self.watch_attention()
         if call.pixel_time is not None:
             self.field = self._field(call, device)
             if self.norms is not None:
@@ -210,16 +220,17 @@ def check_hookable(unet: nn.Module) -> None:
         raise UnsupportedNetwork(
             f"AsynDM needs a torch network; this one is a {type(unet).__name__}."
         )
-    for module in unet.modules():
-        if _is_compiled(module):
-            raise UnsupportedNetwork(
-                "AsynDM cannot look into a compiled network: switch torch.compile off."
-            )
-        if isinstance(module, torch.jit.ScriptModule):
+    modules = every_module(unet)
+    if any(_is_compiled(module) for module in modules):
+        raise UnsupportedNetwork(
+            "AsynDM cannot look into a compiled network: switch torch.compile off."
+        )
+    for kind in {type(module) for module in modules}:
+        if issubclass(kind, torch.jit.ScriptModule):
             raise UnsupportedNetwork(
                 "AsynDM cannot look into a scripted network: use the plain PyTorch one."
             )
-        if _is_nunchaku(type(module)):  # its kernels do without the modules that hooks are on
+        if _is_nunchaku(kind):  # its kernels do without the modules that hooks are on
             raise UnsupportedNetwork(
                 "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
                 "fp8 weights."
@@ -228,9 +239,10 @@ def check_hookable(unet: nn.Module) -> None:
 
 def _is_compiled(module: nn.Module) -> bool:
     """By ``torch.compile(module)``, ``module.compile()`` or a compiled ``forward``."""
-    if getattr(module, "_compiled_call_impl", None) is not None or "_orig_mod" in module._modules:
+    own = module.__dict__
+    if own.get("_compiled_call_impl") is not None or "_orig_mod" in module._modules:
         return True
-    return hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+    return "forward" in own and hasattr(own["forward"], "_torchdynamo_orig_callable")
 
 
 def _is_nunchaku(kind: type) -> bool:

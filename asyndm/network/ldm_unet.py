@@ -20,6 +20,7 @@ from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import CrossLayer, find_cross_attention
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.hooks import UNetHooks
+from asyndm.network.modules import every_module, holding
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
@@ -134,11 +135,11 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     Raises:
         UnsupportedNetwork: there are none, or of a kind that takes it in otherwise.
     """
-    blocks = []
-    for module in unet.modules():
-        if getattr(module, "time_mixer", None) is not None:
-            raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
-        if not isinstance(getattr(module, "emb_layers", None), nn.Module):
+    blocks, modules = [], every_module(unet)
+    if any(module.time_mixer is not None for module in holding("time_mixer", modules)):
+        raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
+    for module in holding("emb_layers", modules):
+        if not isinstance(module.emb_layers, nn.Module):
             continue
         if not hasattr(module, "in_layers") or getattr(module, "exchange_temb_dims", False):
             raise UnsupportedNetwork(
