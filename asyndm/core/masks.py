@@ -129,10 +129,18 @@ def _check_objects(masks: Tensor, object_curvatures: Sequence[float]) -> None:
 
 
 def steer(
-    maps: Tensor, object_curvatures: Sequence[float], threshold: float, soft: bool
+    maps: Tensor,
+    object_curvatures: Sequence[float],
+    threshold: float,
+    soft: bool,
+    complete: bool = False,
 ) -> Steering:
-    """Attention maps [B, O, gh, gw] to steering."""
-    present = ~maps.isnan().flatten(1).all(1)
+    """Attention maps [B, O, gh, gw] to steering.
+
+    Args:
+        complete: no object is missing in any image, so none of the maps is NaN.
+    """
+    present = None if complete else ~maps.isnan().flatten(1).all(1)
     if soft:
         steering = soft_steering(soft_masks(maps, threshold), object_curvatures)
         return replace(steering, present=present)
@@ -192,9 +200,10 @@ class DynamicMasks:
 
     def levels(self, i: int, denoised: Tensor | None) -> Steering:
         maps = self.capture.read()
+        complete = getattr(self.capture, "complete", False)
         if self.smoothing > 0:
             maps = self._smoothed(maps)
-        steering = steer(maps, self.object_curvatures, self.threshold, self.soft)
+        steering = steer(maps, self.object_curvatures, self.threshold, self.soft, complete)
         if self.threshold > 1:  # else some pixel always is
             marked = (steering.levels > 0).flatten(1).any(1)
             self.marked = marked if self.marked is None else self.marked | marked

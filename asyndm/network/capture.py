@@ -69,6 +69,7 @@ class AttentionCapture:
         self._inside: dict[nn.Module, Size] = {}
         self._left = 1  # layers to be read in the running forward
         self._divisor: tuple[list, Tensor] | None = None  # counts, and the same on the device
+        self.complete = False  # every object was seen in every image before the last reading
         self._reset()
 
     def aim(self, columns: Sequence[Sequence[Sequence[Sequence[int]]]]) -> None:
@@ -131,9 +132,9 @@ class AttentionCapture:
         return self._level
 
     def watch(self) -> list:
-        """Register the hooks on the level's layers; returns their handles, for the caller to remove.
+        """Register the hooks on the level's layers; returns handles, which the caller removes.
 
-        The other layers' are not called in vain: a fast GPU waits for each.
+        The other layers' are not called in vain: a fast GPU waits for that.
         """
         handles = []
         layers = [layer for layer in self._layers if layer.level == self._level]
@@ -272,6 +273,7 @@ class AttentionCapture:
             counts = torch.tensor(self._counts, dtype=torch.float32)[:, :, None, None]
             self._divisor = (self._counts, counts.to(self._sum.device, non_blocking=True))
         maps = self._sum / self._divisor[1]  # 0 / 0 = NaN: nothing to say
+        self.complete = all(count for image in self._counts for count in image)
         self._reset()
         if self.encoders > 1:  # one may see far more of every word than another
             maps = maps / maps.mean(dim=(-2, -1), keepdim=True)

@@ -1,8 +1,9 @@
 """Per-pixel timesteps in the U-Nets of diffusers.
 
-ResnetBlock2D insists on one vector an image: `time_emb_proj(temb)[:, :, None, None]`. Here the
-block projects the table, and what it then indexes is not the product but :class:`Projected`, which
-answers with the map [rows, C, h, w]; the block adds that, or scales and shifts by it.
+ResnetBlock2D insists on one vector an image: `features + time_emb_proj(temb)[:, :, None, None]`.
+Here the block projects the table, and what it then indexes and adds is not the product but
+:class:`Projected`, which adds the map [rows, C, h, w]; a block that scales and shifts by time gets
+the map itself.
 """
 
 from __future__ import annotations
@@ -44,19 +45,23 @@ class DiffusersHooks(UNetHooks):
     ) -> None:
         self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
         self._active: dict[nn.Module, Tensor] = {}  # the table behind a block's activation
+        self._sinusoids: Tensor | None = None  # of the table's timesteps
         super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
         config = getattr(unet, "config", None)
         self.concatenate = bool(getattr(config, "class_embeddings_concat", False))
 
     def watch_time(self) -> None:
+        self.before(self.unet.time_proj, self._ask_time)
+        self.after(self.unet.time_proj, self._split_time)
         self.after(self.unet.time_embedding, self._time_embedded)
         for name in ("class_embedding", "add_embedding"):
             module = getattr(self.unet, name, None)
             if isinstance(module, nn.Module):
                 self.after(module, self.add_part)
         for block in self.blocks:
-            self.after(block.conv1, self._measure(block))
+            if block.time_embedding_norm != "default":
+                self.after(block.conv1, self._measure(block))
             self.before(block.time_emb_proj, self._swap(block))
             self.after(block.time_emb_proj, self._gather(block))
 
@@ -92,13 +97,25 @@ class DiffusersHooks(UNetHooks):
         activation = getattr(self.unet, "time_embed_act", None)
         return table if activation is None else activation(table)
 
-    def _time_embedded(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+    def _ask_time(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.field is None:
+            return None
+        return (torch.cat([args[0], self.field.timesteps.to(args[0].device)]),)
+
+    def _split_time(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        if self.field is None:
+            return None
+        own = len(output) - len(self.field.timesteps)
+        self._sinusoids = output[own:]
+        return output[:own]
+
+    def _time_embedded(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        if self.field is None or self._sinusoids is None:
             return
-        seen = args[0]
         condition = args[1] if len(args) > 1 else None
-        sinusoids = self.unet.time_proj(self.field.timesteps).to(seen)
-        # forward(), not the call: this hook must not run for the table.
+        sinusoids = self._sinusoids.to(args[0])
+        # forward(), not the call: this hook must not run for the table. And the table alone: in one
+        # product with the rows' own an image would depend on its batch in the last bit.
         if condition is None:
             self._time = module.forward(sinusoids)
         else:  # the guidance scale of distilled models enters ahead of the MLP, row by row
@@ -129,39 +146,44 @@ class DiffusersHooks(UNetHooks):
     def _gather(self, block: nn.Module) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Projected | None:
             field = self.field
-            return None if field is None else Projected(field, output, self._sizes[block])
+            return None if field is None else Projected(field, output, self._sizes.get(block))
 
         return hook
 
     def _forget(self) -> None:
         self._sizes.clear()
         self._active.clear()
+        self._sinusoids = None
         super()._forget()
 
 
 class Projected:
-    """The projected table in the place of one vector an image, for the block to index.
+    """The projected table in the place of one vector an image, for the block to index and to add.
 
     Args:
         field: of the running forward.
         values: [len(field.table), C], projected.
-        size: (h, w) of the block's features.
+        size: (h, w) of the block's features; None = those tell that it is added to.
     """
 
     __slots__ = ("field", "size", "values")
 
-    def __init__(self, field: TimestepField, values: Tensor, size: Size) -> None:
+    def __init__(self, field: TimestepField, values: Tensor, size: Size | None) -> None:
         self.field, self.values, self.size = field, values, size
 
-    def __getitem__(self, places: tuple) -> Tensor:
-        """The map [rows, C, h, w], or [1 or rows, C, 1, 1] where all pixels agree.
+    def __getitem__(self, places: tuple) -> Projected | Tensor:
+        """Itself, to be added; where the size is known the map, see :meth:`TimestepField.spread`.
 
         Raises:
             UnsupportedNetwork: the block takes in time otherwise than ``[:, :, None, None]``.
         """
         if places != _AS_MAP:
             raise UnsupportedNetwork("A block of the network takes in time in an unknown way.")
-        return self.field.spread(self.values, *self.size)
+        return self if self.size is None else self.field.spread(self.values, *self.size)
+
+    def __radd__(self, features: Tensor) -> Tensor:
+        """``features`` [rows, C, h, w] + the map."""
+        return features + self.field.spread(self.values, *features.shape[-2:])
 
 
 def _find_blocks(unet: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from test_timesteps import pixel_time, timesteps
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
 from asyndm.network import AttentionCapture, attach
+from asyndm.network.modules import every_module, holding
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
@@ -139,3 +140,46 @@ def test_foreign_hooks_stay(small: Case) -> None:
     small(small.inputs(2), 5.0)
     handle.remove()
     assert len(seen) == 2
+
+
+def test_every_module_is_torchs_list_in_its_order(small: Case) -> None:
+    small.unet.again = next(small.unet.children())  # one part under two names is there once
+    try:
+        assert every_module(small.unet) == list(small.unet.modules())
+    finally:
+        del small.unet.again
+    small.unet.absent = None
+    small.unet.register_module("nothing", None)
+    try:
+        assert every_module(small.unet) == list(small.unet.modules())
+        assert holding("absent", small.unet.modules()) == [small.unet]
+        assert holding("nothing", small.unet.modules()) == [small.unet]
+        assert holding("training_of_nobody", small.unet.modules()) == []
+    finally:
+        del small.unet.absent, small.unet.nothing
+
+
+def test_only_the_layers_that_are_read_are_watched(small: Case) -> None:
+    call = NetworkCall(None, None, Rows.cond_then_uncond(1))
+    capture = AttentionCapture([[[[1], [2]]]])
+
+    def watched() -> set[int]:
+        return {
+            layer.level
+            for layer in capture._layers
+            if layer.attention.to_q._forward_hooks or layer.attention.to_k._forward_hooks
+        }
+
+    with attach(small.unet, call, capture):
+        assert watched() == set()  # nobody knows the latents' size yet
+        small(small.inputs(2), 300.0)
+        assert watched() == {capture.level}
+        once = hooks(small)
+        small(small.inputs(2), 200.0)
+        assert hooks(small) == once
+        other = next(layer.level for layer in capture._layers if layer.level != capture.level)
+        sizes = capture._sizes(small.size)
+        capture._wanted = sizes[other]  # as a larger picture would
+        small(small.inputs(2), 100.0)
+        assert watched() == {other}
+    assert hooks(small) == 0

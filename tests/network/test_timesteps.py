@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from networks import Case
+from networks import Case, diffusers_sd1
 from reference import reference
 
 from asyndm.bench.naive import attach_naive
@@ -197,3 +197,31 @@ def test_nothing_waits_for_the_device() -> None:
     with torch.no_grad(), attach(case.unet, call):
         out = case.unet(inputs["x"], t, inputs["context"], added_cond_kwargs=added).sample
     assert out.shape == inputs["x"].shape
+
+
+def test_whole_timesteps_and_torchs_modes_change_nothing() -> None:
+    """Pipelines give integers; inside torch.device(...) every operator passes through a mode."""
+    case = diffusers_sd1()
+    call = NetworkCall(pixel_time(case, 1), timesteps(5), Rows.cond_then_uncond(1))
+    inputs = case.inputs(2)
+    with attach(case.unet, call):
+        expected = case(inputs, 5.0)
+        with torch.device("cpu"):
+            assert torch.equal(case(inputs, 5.0), expected)
+        with torch.no_grad():
+            whole = case.unet(inputs["x"], torch.full((2,), 5), inputs["context"]).sample
+        assert torch.equal(whole, expected)
+
+
+def test_a_block_that_takes_in_time_otherwise_is_said() -> None:
+    case = diffusers_sd1()
+    call = NetworkCall(pixel_time(case, 1), timesteps(5), Rows.cond_then_uncond(1))
+    block = case.unet.mid_block.resnets[0]
+    ahead = block.conv2.register_forward_pre_hook(
+        lambda module, args: block.time_emb_proj(torch.zeros(2, 64))[:, None]
+    )
+    try:
+        with attach(case.unet, call), pytest.raises(UnsupportedNetwork, match="unknown way"):
+            case(case.inputs(2), 5.0)
+    finally:
+        ahead.remove()
