@@ -44,7 +44,7 @@ class DiffusersHooks(UNetHooks):
         norms: LevelledNorms | None = None,
     ) -> None:
         self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
-        self._active: dict[nn.Module, Tensor] = {}  # the table behind a block's activation
+        self._active: dict[object, Tensor] = {}  # the table behind a block's kind of activation
         self._sinusoids: Tensor | None = None  # of the table's timesteps
         super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
@@ -130,15 +130,16 @@ class DiffusersHooks(UNetHooks):
 
     def _swap(self, block: nn.Module) -> Callable:
         activation = None if getattr(block, "skip_time_act", False) else block.nonlinearity
+        kind = None if activation is None else _kind(activation)
 
         def hook(module: nn.Module, args: tuple) -> tuple | None:
             if self.field is None:
                 return None
             table = self.join(self.field)
             if activation is not None:
-                if activation not in self._active:  # mostly one function for all blocks
-                    self._active[activation] = activation(table)
-                table = self._active[activation]
+                if kind not in self._active:  # mostly one function for all blocks
+                    self._active[kind] = activation(table)
+                table = self._active[kind]
             return (table.to(args[0]), *args[1:])
 
         return hook
@@ -215,6 +216,13 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     if not blocks:
         raise UnsupportedNetwork("The network has no block that takes in time.")
     return blocks
+
+
+def _kind(activation: Callable) -> object:
+    """Equal where two are one function: in later diffusers each block has a SiLU of its own."""
+    if not isinstance(activation, nn.Module) or list(activation.parameters()):
+        return activation
+    return type(activation), activation.extra_repr()
 
 
 def _adapts(module: nn.Module) -> bool:
