@@ -35,11 +35,15 @@ def load(host):
 @pytest.mark.parametrize("kind", ["txt2img", "hires", "inpaint"])
 @pytest.mark.parametrize("model", ["sdxl", "sdxl-rectified", "sd2-v", "sd1-inpaint"])
 def test_other_models(host, load, model, kind):
-    if (model, kind) == ("sd1-inpaint", "hires"):
-        pytest.skip("the host itself fails: it makes the mask at the first pass's size")
     traces = load(model)
     asked = {"batch_size": 2, "prompt": f"{PROMPT} AND a bird"}
-    plain = make(host, kind, **asked)
+    try:
+        plain = make(host, kind, **asked)
+    except Exception as error:
+        if (model, kind) != ("sd1-inpaint", "hires"):
+            raise
+        # With a latent upscaler hosts make the mask at the first pass's size.
+        pytest.skip(f"the host itself: {type(error).__name__}: {error}"[:120])
     again = make(host, kind, **asked)
     same = make(host, kind, **asked, **ticked(curvature=1e-9))
     made = make(host, kind, **asked, **ticked(curvature=0.9))
