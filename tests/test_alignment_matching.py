@@ -11,7 +11,7 @@ import pytest
 from alignment_toys import bench
 from scipy import stats
 
-from asyndm.bench.alignment import matching, prompt_sets
+from asyndm.bench.alignment import command, matching, prompt_sets
 from asyndm.bench.alignment.backends import Setup
 from asyndm.bench.alignment.methods import parse_all
 from asyndm.bench.alignment.plan import Plan
@@ -78,6 +78,25 @@ def test_guidance_that_varies_is_measured_on_more_development_prompts(monkeypatc
     told = plan.pilots["s-cfg"]
     deviation = stats.sem([2 + n % 2 for n in range(40)]) * stats.t.ppf(0.975, 39)
     assert told["prompts"] == 40 and told["error"] == pytest.approx(deviation / 2.5)
+
+
+def test_a_cheap_model_is_asked_more_prompts(tmp_path, monkeypatch):
+    asked = []
+
+    def stop(plan, kinds, backend, store, most):
+        asked.append(most)
+        raise Stopped
+
+    monkeypatch.setattr(command.matching, "match", stop)
+    for more in ([], ["--pilot", 7]):
+        with pytest.raises(Stopped):
+            bench("run", "--folder", tmp_path / f"F{len(more)}", "--limit", 1, *more)
+    assert asked == [command.MOST[False], 7]
+    assert command.MOST[False] > 1600 > command.MOST[True]
+
+
+class Stopped(Exception):
+    """Nothing needs to be drawn."""
 
 
 def plan_of(methods):

@@ -93,6 +93,19 @@ def test_the_readme_tells_what_the_file_holds():
                 assert "{} ({} to {})".format(*shown) in said, name
 
 
+def test_the_readme_tells_what_a_gpu_took():
+    root = Path(__file__).resolve().parents[2]
+    file = root / "docs" / "overhead-transformers-h200.json"
+    shapes = json.loads(file.read_text("utf-8"))["shapes"]
+    text = " ".join((root / "README.md").read_text("utf-8").split())
+    said = text[text.index("docs/overhead-transformers-h200.json") :][:300]
+    for name in ("sd35", "flux"):
+        times = shapes[name]["time"]
+        for of in (times["10"], times["50"]):
+            ratio, (low, high) = of["time_ratio"], of["time_ratio_interval"]
+            assert f"{ratio:.3f} ({low:.3f} to {high:.3f})" in said, name
+
+
 @pytest.mark.slow
 def test_many_timesteps_cost_a_few_percent_at_most():
     """At full depth on torch's meta device, so that twelve billion parameters need no memory."""
