@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 
@@ -277,3 +278,22 @@ def test_the_small_model_end_to_end(tmp_path, weights):
     store.refresh()
     known = [one["adaptive"] for one in store.records.values() if "adaptive" in one]
     assert len(known) == 2 and all({*one} == {"k", "objects", "share"} for one in known)
+
+
+def test_a_tuning_from_before_there_were_worlds_goes_on(tmp_path, toy):
+    assert tune(tmp_path, "run", "--arms", "constant", "--world", "shadows") == 0
+    path, before = tmp_path / "tune-plan.json", studies(tmp_path)
+    path.write_text(path.read_text().replace('"embedded:shadows"', '"embedded"'))
+    (tmp_path / "chosen.json").unlink()
+    assert '"embedded"' in path.read_text()
+    assert tune(tmp_path, "run") == 0
+    assert studies(tmp_path) == before
+    kept = json.loads(path.read_text()) | {"backend": "embedded", "model": toy.identity()}
+    text = json.dumps(kept, sort_keys=True)  # as it was named then
+    assert before == [f"asyndm-{hashlib.sha256(text.encode()).hexdigest()[:16]}-constant"]
+
+
+def studies(folder):
+    import optuna
+
+    return optuna.get_all_study_names(f"sqlite:///{folder / 'studies.db'}")

@@ -207,7 +207,10 @@ def _tuning(args: argparse.Namespace, values: dict[str, Any]) -> Tuning:
         )
     kept = {name: values[name] for name in (*_OF_RUN, *_OWN)}
     begun = values[_BEGUN]
-    text = json.dumps({**kept, "arms": begun, "model": plan.identity}, sort_keys=True)
+    as_begun = {**kept, "arms": begun, "model": plan.identity}
+    if kept["backend"] == f"embedded:{FIRST_WORLD}":  # so studies from before there was a choice
+        as_begun["backend"] = "embedded"
+    text = json.dumps(as_begun, sort_keys=True)
     name = f"asyndm-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     file = (args.folder / "studies.db").resolve()
     storage = args.storage or os.environ.get("ASYNDM_TUNE_STORAGE") or f"sqlite:///{file}"
