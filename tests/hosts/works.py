@@ -70,6 +70,7 @@ ALWAYS: dict[str, dict[str, Any]] = {
 # The one region its detector is surest of. Any detector will do, one with random weights too: its
 # folder is named by ASYNDM_SETTINGS='{"ad_extra_models_dir": ..., "ad_script_names":
 # "asyndm_script"}'.
+# (Its fork for Neo repaints at 1024 x 1024 unless "ad_match_inpaint_bbox_size" is "Off".)
 ADETAILER = {"ad_model": "tiny-face.pt", "ad_confidence": 0, "ad_mask_k": 1}
 SCENE = "a picture of the scene"
 # What of the arguments of those scripts is set, from the first on.
