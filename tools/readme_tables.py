@@ -30,7 +30,7 @@ from readme_norms import (  # noqa: E402
     reach_grid,
     reach_says,
 )
-from readme_worlds import told_by_context, worlds  # noqa: E402
+from readme_worlds import told_by_context, tuned, worlds  # noqa: E402
 
 from asyndm.bench.flaws import KINDS  # noqa: E402
 from asyndm.bench.repaint_arms import REACHES  # noqa: E402
@@ -269,6 +269,7 @@ TABLES = {
     "auroras": ("auroras.json", worlds),
     "auroras_repaint": ("auroras-repaint.json", repaint),
     "auroras_methods": ("auroras-alignment.json", alignment),
+    "auroras_tuned": ("auroras-tune.json", tuned),
 }
 PAGES = ("README.md", "docs/auroras.md")
 

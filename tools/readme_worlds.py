@@ -93,3 +93,41 @@ def _says(report: dict) -> str:
     said = "The interval of " + (", ".join(apart) or "no arm") + " excludes 0, uncorrected."
     levels = ", ".join(f"{number(plain[c], 3)} at {c:g}" for c in sorted(plain))
     return f"{said} Synchronous pictures are right by coupling: {levels}."
+
+
+def tuned(report: dict) -> str:
+    """What `bench tune` found on development prompts, and what was left of it on fresh ones."""
+    values, confirmed, rows = report["values"], report["confirmed"], []
+    for arm, found in report["arms"].items():
+        given_up = sum(trial["given_up"] for trial in found["trials"])
+        fresh = confirmed["arms"][arm]
+        rows.append([
+            arm, f"{len(found['trials'])}, {given_up}", f"{found['rows']:,}", _found(arm, found),
+            f"{found['value']:+.3f}".replace("0.", "."), _with_p(fresh),
+        ])  # fmt: skip
+    head = [world_of(report), "trials, given up", "network rows", "found",
+            f"right against plain guidance, {values['limit']} development prompts",
+            f"{values['fresh']} fresh prompts"]  # fmt: skip
+    own = confirmed["adaptive"]
+    kept = "so it is kept" if own["kept"] else "so it is not kept"
+    return (
+        f"{table(head, rows)}\n\nPlain guidance: {level(confirmed['baseline'], 3)} fully right on "
+        f"the fresh prompts. *adaptive* minus *constant* there: {_with_p(own)}, {kept}."
+    )
+
+
+def _with_p(cell: dict) -> str:
+    return change({**cell, "p_value": cell["p"]}, 3, with_p=True)
+
+
+def _found(arm: str, found: dict) -> str:
+    """In words; a profile by its lags."""
+    values = found["parameters"]
+    if "k" in values or "w" in values:
+        return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+    if arm == "adaptive":
+        rule = dict(part.split("=") for part in found["method"].partition(":")[2].split(","))
+        a, b, c, centre, spread = (float(rule[n]) for n in ("a", "b", "c", "centre", "spread"))
+        k = f"k = {a:.2f} + {b:.2f} (objects - 2) + {c:.2f} (share - {centre:.2f}) / {spread:.3f}"
+        return k.replace("0.", ".")
+    return "lags " + ", ".join(f"{value:.2g}" for value in values.values())
