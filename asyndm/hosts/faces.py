@@ -49,6 +49,7 @@ EXCHANGED = {
     "ER SDE": "er_sde",
 }
 # Of the hosts' others, by rule or family: why not.
+_LATER = "it has not been built here yet"  # Forge main's
 _GUIDED = "its step is made of the unconditional prediction, which no rule here is given"
 NO_FORM = {
     "PLMS": rules.NO_FORM["plms"],
@@ -57,6 +58,8 @@ NO_FORM = {
     "DPM adaptive": rules.NO_FORM["dpm_adaptive"],
     "Kohaku LoNyu Yog": "it has no published form",
     "DPM++ 2s a RF": "it has no published form",
+    "HeunPP2": "it has no published form",
+    **dict.fromkeys(("IPNDM", "IPNDM_V", "DEIS", "DDPM"), _LATER),
     **dict.fromkeys(("DDIM CFG++", "DPM++ 2M CFG++", "Euler CFG++", "Euler a CFG++"), _GUIDED),
 }
 # Where nothing can be exchanged: the nearest of ours.
