@@ -91,8 +91,8 @@ def test_a_cheap_model_is_asked_more_prompts(tmp_path, monkeypatch):
     for more in ([], ["--pilot", 7]):
         with pytest.raises(Stopped):
             bench("run", "--folder", tmp_path / f"F{len(more)}", "--limit", 1, *more)
-    assert asked == [command.MOST[False], 7]
-    assert command.MOST[False] > 1600 > command.MOST[True]
+    assert asked == [command.PILOT_EMBEDDED, 7]
+    assert command.PILOT_EMBEDDED > 1600 > command.PILOT
 
 
 class Stopped(Exception):

@@ -103,7 +103,7 @@ def tuned(report: dict) -> str:
         fresh = confirmed["arms"][arm]
         rows.append([
             arm, f"{len(found['trials'])}, {given_up}", f"{found['rows']:,}", _found(arm, found),
-            f"{found['value']:+.3f}".replace("0.", "."), _with_p(fresh),
+            number(found["value"], 3, "+"), _with_p(fresh),
         ])  # fmt: skip
     head = [world_of(report), "trials, given up", "network rows", "found",
             f"right against plain guidance, {values['limit']} development prompts",
@@ -127,7 +127,7 @@ def _found(arm: str, found: dict) -> str:
         return ", ".join(f"{name} {value:.3g}" for name, value in values.items())
     if arm == "adaptive":
         rule = dict(part.split("=") for part in found["method"].partition(":")[2].split(","))
-        a, b, c, centre, spread = (float(rule[n]) for n in ("a", "b", "c", "centre", "spread"))
-        k = f"k = {a:.2f} + {b:.2f} (objects - 2) + {c:.2f} (share - {centre:.2f}) / {spread:.3f}"
-        return k.replace("0.", ".")
+        a, b, c, centre = (number(float(rule[name]), 2) for name in ("a", "b", "c", "centre"))
+        spread = number(float(rule["spread"]), 3)
+        return f"k = {a} + {b} (objects - 2) + {c} (share - {centre}) / {spread}"
     return "lags " + ", ".join(f"{value:.2g}" for value in values.values())

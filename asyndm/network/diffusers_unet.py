@@ -43,7 +43,6 @@ class DiffusersHooks(UNetHooks):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
-        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
         self._active: dict[object, Tensor] = {}  # the table behind a block's kind of activation
         self._sinusoids: Tensor | None = None  # of the table's timesteps
         super().__init__(unet, call, capture, norms)
@@ -61,7 +60,7 @@ class DiffusersHooks(UNetHooks):
                 self.after(module, self.add_part)
         for block in self.blocks:
             if block.time_embedding_norm != "default":
-                self.after(block.conv1, self._measure(block))
+                self.measure(block, block.conv1)
             self.before(block.time_emb_proj, self._swap(block))
             self.after(block.time_emb_proj, self._gather(block))
 
@@ -122,12 +121,6 @@ class DiffusersHooks(UNetHooks):
             sinusoids = sinusoids.expand(len(condition), -1, -1)
             self._time = module.forward(sinusoids, condition[:, None])
 
-    def _measure(self, block: nn.Module) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            self._sizes[block] = output.shape[-2:]
-
-        return hook
-
     def _swap(self, block: nn.Module) -> Callable:
         activation = None if getattr(block, "skip_time_act", False) else block.nonlinearity
         kind = None if activation is None else _kind(activation)
@@ -152,7 +145,6 @@ class DiffusersHooks(UNetHooks):
         return hook
 
     def _forget(self) -> None:
-        self._sizes.clear()
         self._active.clear()
         self._sinusoids = None
         super()._forget()
@@ -197,11 +189,13 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     kinds = {type(module).__name__ for module in modules}
     if any("Temporal" in kind for kind in kinds) or holding("motion_modules", modules):
         raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
-    kinds = {kind for kind in kinds if kind == "AdaGroupNorm"}
-    kinds |= {type(module).__name__ for module in holding("norm_type", modules) if _adapts(module)}
-    if kinds:
+    adaptive = {
+        type(module).__name__ for module in holding("norm_type", modules) if _adapts(module)
+    }
+    adaptive |= kinds & {"AdaGroupNorm"}
+    if adaptive:
         raise UnsupportedNetwork(
-            f"The network takes in time in its {min(kinds)}, not only in blocks."
+            f"The network takes in time in its {min(adaptive)}, not only in blocks."
         )
     for module in holding("time_emb_proj", modules):
         name = type(module).__name__

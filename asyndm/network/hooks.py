@@ -57,6 +57,7 @@ class UNetHooks(ABC):
         self.field: TimestepField | None = None  # None = this forward is synchronous
         self._time: Tensor | None = None
         self._parts: list[Tensor] = []
+        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
         self._handles: list = []
         self._reading: list = []  # those of the hooks that see queries and keys, of one level
         self._level: int | None = None
@@ -127,6 +128,14 @@ class UNetHooks(ABC):
     def before(self, module: nn.Module, hook: Callable) -> None:
         """Call ``hook(module, args)`` ahead of the module for as long as this is attached."""
         self._handles.append(module.register_forward_pre_hook(hook))
+
+    def measure(self, block: nn.Module, module: nn.Module) -> None:
+        """Remember the size of a block's features behind one of its modules."""
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            self._sizes[block] = tuple(output.shape[-2:])
+
+        self.after(module, hook)
 
     def add_part(self, module: nn.Module, args: tuple, output) -> None:
         """Remember a vector [rows, E] the network adds to the embedding of time."""
@@ -204,6 +213,7 @@ class UNetHooks(ABC):
         """Drop everything of the last forward, also of one that an error cut short."""
         self.field = self._time = None
         self._parts = []
+        self._sizes.clear()
         if self.norms is not None:
             self.norms.forget()
         if self.capture is not None:

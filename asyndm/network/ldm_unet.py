@@ -59,7 +59,6 @@ class LdmHooks(UNetHooks):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
-        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running ResBlock
         super().__init__(unet, call, capture, norms)
         self.blocks = _find_blocks(unet)
 
@@ -69,7 +68,7 @@ class LdmHooks(UNetHooks):
         if isinstance(label, nn.Module):
             self.after(label, self.add_part)
         for block in self.blocks:
-            self.after(block.in_layers[-1], self._measure(block))
+            self.measure(block, block.in_layers[-1])
             self.before(block.emb_layers, self._swap)
             self.after(block.emb_layers, self._gather(block))
 
@@ -105,12 +104,6 @@ class LdmHooks(UNetHooks):
         # forward(), not the call: this hook must not run for the table.
         self._time = module.forward(sinusoids).to(output.dtype)
 
-    def _measure(self, block: nn.Module) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            self._sizes[block] = tuple(output.shape[-2:])
-
-        return hook
-
     def _swap(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.field is None:
             return None
@@ -123,10 +116,6 @@ class LdmHooks(UNetHooks):
             return self.field.spread(output, *self._sizes[block])
 
         return hook
-
-    def _forget(self) -> None:
-        self._sizes.clear()
-        super()._forget()
 
 
 def _find_blocks(unet: nn.Module) -> list[nn.Module]:

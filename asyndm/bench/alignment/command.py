@@ -49,9 +49,9 @@ DEFAULTS: dict[str, Any] = {
     "recipe": None,
     "ray": None,
 }
-# Prompts that effective guidance is measured on at most, by whether the pictures are dear ones:
+# Prompts that effective guidance is measured on at most; pictures of the small model are cheap:
 # APG's varies by 40% from picture to picture, and its mean is known to 2% from 1,600 of them.
-MOST = {True: 400, False: 2000}
+PILOT, PILOT_EMBEDDED = 400, 2000
 # What the other two verbs read, with what it is where nobody sets it.
 _OF_VERB: dict[str, dict[str, Any]] = {
     "score": {
@@ -96,8 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("coupling", "of the embedded model: 0, .5, 1", type=float)
     add("match", "CFG beside each method at equal steps, rows, effective guidance", nargs="+",
         choices=matching.KINDS)  # fmt: skip
-    add("pilot", f"development prompts that guidance is matched on, at most (default {MOST[True]}, "
-        f"of the small model {MOST[False]})", type=int)  # fmt: skip
+    add("pilot", f"development prompts that guidance is matched on, at most (default {PILOT}, "
+        f"of the small model {PILOT_EMBEDDED})", type=int)  # fmt: skip
     add("batch", "pictures at once", type=int)
     add("threads", "of torch", type=int)
     add("device", "cuda, mps, cpu")
@@ -189,7 +189,7 @@ def run(given: dict[str, Any], args: argparse.Namespace) -> None:
     store.refresh()
     most = values["pilot"]
     if most is None:
-        most = MOST[not values["backend"].startswith("embedded")]
+        most = PILOT_EMBEDDED if values["backend"].startswith("embedded") else PILOT
     check_whole("pilot", most, 1, 100_000)
     _name_family(plan, store, args.folder)
     matching.match(plan, values["match"], backend, store, most)
