@@ -20,7 +20,7 @@ from asyndm.core.sigmas import make_sigmas
 EPS = PARAMETRISATIONS["eps"]
 STEPS = 8
 SDE = {
-    **dict.fromkeys(("ddpm", "dpm_2_a", "dpmpp_2s_a", "dpmpp_sde"), {}),
+    **dict.fromkeys(("ddpm", "ddpm_vp", "dpm_2_a", "dpmpp_2s_a", "dpmpp_sde"), {}),
     **dict.fromkeys(("dpmpp_2m_sde", "dpmpp_3m_sde", "er_sde"), {}),
     "ddim": {"eta": 0.7},
 }
@@ -238,6 +238,14 @@ ORDERS = [
     ("lms", {"order": 2}, 2),
     ("lms", {"order": 3, "start": 2}, 3),
     ("lms", {"order": 4, "start": 3}, 4),
+    ("ipndm", {"max_order": 2}, 2),
+    ("ipndm", {}, 2),  # neighbouring steps become alike as there are more of them, and no more
+    ("ipndm_v", {"max_order": 2}, 2),
+    ("ipndm_v", {"max_order": 3, "start": 2, "first": 192}, 3),
+    ("ipndm_v", {"first": 384}, 2),  # its weights sum to 1 where steps grow evenly
+    ("deis", {"max_order": 2}, 2),
+    ("deis", {"start": 2}, 3),
+    ("deis", {"max_order": 4, "start": 3}, 4),
     ("res_multistep", {}, 2),
     # k-diffusion's third-order term has half the weight of Taylor's, so that it is of order 2.
     ("dpmpp_3m_sde", {"eta": 0.0, "start": 2}, 2),
@@ -250,7 +258,8 @@ ORDERS = [
 @pytest.mark.parametrize("flip", [False, True], ids=["mask fixed", "mask flips once"])
 @pytest.mark.parametrize(("rule", "options", "order"), ORDERS)
 def test_the_error_falls_with_the_rules_order(rule, options, order, flip):
-    first = 96 if "start" in options else 48
+    options = dict(options)
+    first = options.pop("first", 96 if "start" in options else 48)
     few, many = (error(rule, n, flip, noise_sampler=silence, **options) for n in (first, 2 * first))
     assert math.log2(few / many) == pytest.approx(order, abs=0.15)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import adams_oracles
 import pytest
 import rule_oracles as oracles
 import torch
 from core_toys import PARAMETRISATIONS, random_masks
-from rule_oracles import FUNCTIONS, WRITTEN, Bounds, NextNoise, twin
+from rule_oracles import FUNCTIONS, Bounds, NextNoise, pointwise, twin
 
 from asyndm.core.rules import NO_FORM, REGISTRY, make_rule
 from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
 from asyndm.core.sigmas import ddim_sigmas, make_sigmas
 
+WRITTEN = oracles.WRITTEN | adams_oracles.WRITTEN
 EPS = PARAMETRISATIONS["eps"]
 STEPS = 9
 # Every rule, with options off their defaults.
@@ -41,6 +43,13 @@ CASES = [
     ("lms", {"order": 3}),
     ("unipc", {}),
     ("unipc", {"variant": "bh2", "order": 2}),
+    ("ipndm", {}),
+    ("ipndm", {"max_order": 3, "lower_order_final": True}),
+    ("ipndm_v", {}),
+    ("ipndm_v", {"max_order": 3, "lower_order_final": True}),
+    ("deis", {}),
+    ("deis", {"max_order": 4}),
+    ("ddpm_vp", {}),
     ("res_multistep", {}),
     ("er_sde", {}),
     ("er_sde", {"max_stage": 2, "s_noise": 0.9}),
@@ -50,13 +59,6 @@ CASES = [
     ("ddim", {"eta": 0.7}),
 ]
 NAMES = [f"{rule} {options or ''}" for rule, options in CASES]
-
-
-def pointwise(x, sigma):
-    """A denoiser that looks at no neighbour; ``sigma`` a map or one number an image."""
-    sigma = sigma.reshape(-1, 1, 1, 1) if sigma.ndim == 1 else sigma
-    bend = (2 * x / (1 + sigma)).tanh() + 0.3 * (sigma / 2).cos()
-    return x / (1 + sigma**2) + 0.4 * bend * sigma / (1 + sigma)
 
 
 class Watched(Director):
@@ -124,8 +126,9 @@ def alone(kdiff, rule, options, x, sigmas, host, drawn, bounds=None):
     noise = NextNoise(drawn)
     if bounds is not None:
         return WRITTEN[rule](pointwise, x, sigmas, host, bounds, noise, **options)
-    if rule in ("lcm", "ddim"):
-        return getattr(oracles, rule)(pointwise, x, sigmas, noise, **options)
+    if rule in ("lcm", "ddim", "ddpm_vp"):
+        made = adams_oracles if rule == "ddpm_vp" else oracles
+        return getattr(made, rule)(pointwise, x, sigmas, noise, **options)
     if options.get("s_churn"):
         return churned(kdiff, rule, options, x, sigmas, host, noise)
     return twin(kdiff, rule, pointwise, x, sigmas, noise, **options)

@@ -44,3 +44,10 @@ def test_what_was_not_run_is_said():
     page = samplers_table.page({"A1111": {"Heun": cells}, "Forge": {"LMS": cells}})
     assert page.count("| Heun | 1 |") == 1 and page.count("| Heun | not run |") == 1
     assert "## Neo\n\nNot run." in page
+
+
+def test_what_a_host_lacks_is_not_listed_there():
+    cells = dict.fromkeys(samplers_table.SCHEDULES, 1)
+    cells |= {"date": "2026-01-02", "version": "1"}
+    page = samplers_table.page({"A1111": {"Heun": cells}, "Neo": {"ER SDE": cells}})
+    assert page.count("| ER SDE |") == 1 and page.count("| Heun |") == 2

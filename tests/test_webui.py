@@ -71,6 +71,8 @@ def test_no_samplers_name_is_cut_by_the_host():
         ("Res Multistep", "res_multistep", True),
         ("RES Multistep", "res_multistep", True),
         ("ER SDE", "er_sde", True),
+        ("IPNDM", "ipndm", True),
+        ("DDPM", "ddpm_vp", True),
         ("DDIM CFG++", "ddpm", False),
     ],
 )

@@ -20,6 +20,15 @@ SCHEDULES = (
     *("Automatic", "Uniform", "Karras", "Exponential", "SGM Uniform", "KL Optimal", "Simple"),
     "Beta",
 )
+# Samplers that not every host has, as the hosts list them.
+_OTHERS = ("A1111", "Forge", "reForge")
+ONLY = {
+    **dict.fromkeys(("DPM++ 2M SDE Heun", "DPM++ 2S a", "DPM2 a"), _OTHERS),
+    **dict.fromkeys(("IPNDM", "IPNDM_V", "DEIS", "DDPM"), ("Forge", "reForge")),
+    "ER SDE": ("Neo", "reForge"),
+    "Res Multistep": ("Neo",),
+    "RES Multistep": ("reForge",),
+}
 NOT_RUN = tables.NOT_RUN
 HEAD = """# Samplers
 
@@ -31,13 +40,16 @@ At most 1 is right. *has none*: the sampler has timesteps of its own and no sche
 DPM2 a on Forge's SGM Uniform: with 5 steps levels lie half way between two timesteps (499 and 500,
 832 and 833), and Forge rounds them to one or the other by the last bits of a float32. That is
 shown by a test on the real host: with these levels rounded the other way Forge's own picture is the
-same to 1, and with 4 or 6 steps no level is a tie and the difference is at most 1.
+same to 1, and with 4 or 6 steps no level is a tie and the difference is at most 1. Forge's DDPM was
+given the job's noise: its own is of no seed. A host's table has the samplers that it has.
 """
 
 
 def page(table: dict[str, Any]) -> str:
     """The page of a table {host: {sampler: {schedule: value, "date", "version"}}}."""
-    return tables.page(HEAD, "Sampler", SCHEDULES, HOSTS, table)
+    names = {name for rows in table.values() for name in rows}
+    there = {host: {n for n in names if host in ONLY.get(n, HOSTS)} for host in HOSTS}
+    return tables.page(HEAD, "Sampler", SCHEDULES, HOSTS, table, there, leave_out=True)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ def page(
     hosts: Sequence[str],
     table: dict[str, Any],
     there: Mapping[str, Collection[str]] | None = None,
+    leave_out: bool = False,
 ) -> str:
     """The page of a table {host: {row: {column: value, "date", "version"}}}.
 
@@ -28,6 +29,7 @@ def page(
         hosts: in order; one that is not in the table was not run.
         there: the names of the rows that a host has, run or not, where that is known. A row that
             is another host's and not this one's is :data:`NOT_THERE`.
+        leave_out: such rows are left out.
     """
     has = {host: {name.casefold() for name in rows} for host, rows in (there or {}).items()}
     parts = [head]
@@ -45,6 +47,8 @@ def page(
             name, row = rows.get(key, (names[key], {}))
             elsewhere = any(key in theirs for theirs in has.values())
             lacks = host in has and key not in has[host] and elsewhere
+            if lacks and leave_out:
+                continue
             cells = [row.get(column, NOT_THERE if lacks else NOT_RUN) for column in columns]
             ran = any(cell not in (NOT_RUN, NOT_THERE) for cell in cells)
             cells += [row["version"], row["date"]] if ran else ["", ""]

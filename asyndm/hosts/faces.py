@@ -42,6 +42,10 @@ EXCHANGED = {
     "DPM2": "dpm_2",
     "DPM2 a": "dpm_2_a",
     "DDIM": "ddim",
+    "IPNDM": "ipndm",  # this and the next three: Forge main's and reForge's
+    "IPNDM_V": "ipndm_v",
+    "DEIS": "deis",
+    "DDPM": "ddpm_vp",
     "UniPC": "unipc",
     "LCM": "lcm",
     "Res Multistep": "res_multistep",  # Neo's
@@ -49,7 +53,6 @@ EXCHANGED = {
     "ER SDE": "er_sde",
 }
 # Of the hosts' others, by rule or family: why not.
-_LATER = "it has not been built here yet"  # Forge main's
 _GUIDED = "its step is made of the unconditional prediction, which no rule here is given"
 NO_FORM = {
     "PLMS": rules.NO_FORM["plms"],
@@ -59,7 +62,6 @@ NO_FORM = {
     "Kohaku LoNyu Yog": "it has no published form",
     "DPM++ 2s a RF": "it has no published form",
     "HeunPP2": "it has no published form",
-    **dict.fromkeys(("IPNDM", "IPNDM_V", "DEIS", "DDPM"), _LATER),
     **dict.fromkeys(("DDIM CFG++", "DPM++ 2M CFG++", "Euler CFG++", "Euler a CFG++"), _GUIDED),
 }
 # Where nothing can be exchanged: the nearest of ours.

@@ -24,6 +24,23 @@ def note(made) -> str:
     return made.parameters.get("AsynDM note", "")
 
 
+def give_the_jobs_noise(monkeypatch, sampler: str) -> None:
+    """To Forge's DDPM, whose own is of no seed of an image: as the host's "Euler a" draws it."""
+    if sampler != "DDPM":
+        return
+    from modules import sd_samplers_kdiffusion
+
+    try:
+        from backend.modules import k_diffusion_extra
+    except ImportError:
+        return  # another host's
+
+    def of_the_job(x):
+        return lambda *levels: sd_samplers_kdiffusion.k_diffusion.sampling.torch.randn_like(x)
+
+    monkeypatch.setattr(k_diffusion_extra, "default_noise_sampler", of_the_job)
+
+
 def script_of(tab: str = "txt2img"):
     """AsynDM's own script of a tab."""
     from modules import scripts

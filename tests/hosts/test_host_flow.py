@@ -96,6 +96,24 @@ def test_a_curvature_near_zero_is_the_twin(host, model, traces, sampler) -> None
     assert np.asarray(plain.images[0]).std() > 5
 
 
+OTHERS = ("Heun", "DPM2", "LMS", "IPNDM", "IPNDM_V", "DEIS", "Res Multistep", "RES Multistep")
+
+
+@pytest.mark.parametrize("sampler", OTHERS)
+def test_every_other_rule_of_the_probability_flow_is_the_twin_too(host, model, traces, sampler):
+    from modules import sd_samplers
+
+    if sampler not in sd_samplers.all_samplers_map or model not in ("flux", "sd3"):
+        pytest.skip("one family that a host has tells; a stand-in, those k-diffusion has")
+    more = {**asked(model), "sampler_name": sampler, "scheduler": "Simple"}
+    plain = make(host, "txt2img", **more)
+    made, moved = (
+        make(host, "txt2img", **more, **ticked(objects="cat", curvature=k)) for k in (1e-9, 0.9)
+    )
+    assert not note(made) and not note(moved), note(made)
+    assert apart(plain.images[0], made.images[0]) <= 1 < apart(plain.images[0], moved.images[0])
+
+
 def test_an_object_lags(host, model, traces) -> None:
     more = {**asked(model), "sampler_name": "Euler"}
     plain = make(host, "txt2img", **more)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import adams_oracles
 import numpy as np
 import pytest
-from jobs import apart, make, ticked
+import rule_oracles
+import torch
+from jobs import apart, give_the_jobs_noise, make, ticked
 
 from asyndm.hosts.faces import EXCHANGED
 
@@ -19,13 +22,44 @@ pytestmark = pytest.mark.parametrize("sampler", EXCHANGED)
 
 
 @pytest.fixture(autouse=True)
-def listed(host, sampler):
+def listed(host, monkeypatch, sampler):
     from modules import sd_samplers
 
     if sampler not in sd_samplers.all_samplers_map:
         pytest.skip(f"this host has no {sampler}")
     if not REAL and host.name == "reForge":
         pytest.skip("its stand-in differs from Forge's in nothing a sampler sees")
+    give_the_jobs_noise(monkeypatch, sampler)
+
+
+def test_what_is_written_down_is_the_hosts_own(host, sampler):
+    """The oracles of samplers that k-diffusion lacks, on lists of any steps."""
+    from modules import sd_samplers, shared
+
+    from asyndm.hosts.twins import options_of
+
+    rule = EXCHANGED[sampler]
+    if rule not in ("ipndm", "ipndm_v", "deis", "ddpm_vp"):
+        pytest.skip("k-diffusion, diffusers or a picture of the host's tells")
+    own = sd_samplers.create_sampler(sampler, shared.sd_model).func
+    oracle = getattr(adams_oracles, rule)
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        sigmas = (torch.rand(9, generator=generator) * 12).sort(descending=True).values + 0.03
+        sigmas = torch.cat([sigmas, torch.zeros(1)]) if seed % 2 else sigmas
+        x = torch.randn(1, 4, 3, 3, generator=generator) * sigmas[0]
+        drawn = [torch.randn(x.shape, generator=generator) for _ in sigmas]
+        noise = rule_oracles.NextNoise(drawn)
+        if rule == "ddpm_vp":
+            theirs = own(rule_oracles.pointwise, x, sigmas, disable=True, noise_sampler=noise)
+            ours = oracle(rule_oracles.pointwise, x, sigmas, rule_oracles.NextNoise(drawn))
+        else:
+            theirs = own(rule_oracles.pointwise, x, sigmas, disable=True)
+            bounds, more = rule_oracles.Bounds(on=False), options_of(rule, own)
+            ours = oracle(
+                rule_oracles.pointwise, x.double(), sigmas, sigmas.tolist(), bounds, **more
+            )
+        assert (ours - theirs).abs().max() <= 2e-3 * max(1.0, theirs.abs().max().item())
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

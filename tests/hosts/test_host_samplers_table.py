@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from jobs import TWINS, apart, make, ticked
+from jobs import TWINS, apart, give_the_jobs_noise, make, ticked
 from works import NOT_RUN, Table, numbers, version
 
 from asyndm.hosts.faces import EXCHANGED
@@ -85,11 +85,12 @@ def told_by_rounding(host, asked: dict, made) -> bool:
 
 
 @pytest.mark.parametrize("sampler", [SAMPLERS[i] for i in numbers() if i < len(SAMPLERS)])
-def test_a_sampler_on_every_schedule(host, table, traces, sampler):
+def test_a_sampler_on_every_schedule(host, table, traces, monkeypatch, sampler):
     from modules import sd_samplers, sd_schedulers
 
     if sampler not in sd_samplers.all_samplers_map:
         pytest.skip(f"this host has no {sampler}")
+    give_the_jobs_noise(monkeypatch, sampler)
     own_times = "timesteps" in type(_construct(sampler)).__module__
     found, rounding = {}, set()
     for schedule in SCHEDULES:

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from asyndm.core.rules.adams import Deis, Ipndm, IpndmV, Lms
 from asyndm.core.rules.base import Rule
 from asyndm.core.rules.er_sde import ErSde
 from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
-from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, Lms, ResMultistep
-from asyndm.core.rules.single import Ddim, Ddpm, Euler, FlowDdpm, Lcm
+from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, ResMultistep
+from asyndm.core.rules.single import Ddim, Ddpm, DdpmVp, Euler, FlowDdpm, Lcm
 from asyndm.core.rules.unipc import UniPC
 
 
@@ -69,6 +70,11 @@ REGISTRY = {
     "dpm_2": Entry(Dpm2, "sample_dpm_2", Dpm2),
     "dpm_2_a": Entry(Dpm2Ancestral, "sample_dpm_2_ancestral"),
     "lms": Entry(Lms, "sample_lms", Lms),
+    "ipndm": Entry(Ipndm, "sample_ipndm", Ipndm),
+    "ipndm_v": Entry(IpndmV, "sample_ipndm_v", IpndmV),
+    "deis": Entry(Deis, "sample_deis", Deis),
+    # The same step as Euler ancestral's, but its twin knows no other latents.
+    "ddpm_vp": Entry(DdpmVp, "sample_ddpm"),
     "ddim": Entry(Ddim, "ddim"),
     "unipc": Entry(UniPC, "unipc"),
     "res_multistep": Entry(ResMultistep, "sample_res_multistep", ResMultistep),
@@ -77,7 +83,7 @@ REGISTRY = {
 }
 NO_FORM = {
     "restart": "it goes up in noise again, on lists of its own",
-    "plms": "its coefficients are those of equal steps, which no pixel of its own pace takes",
+    "plms": "its weights are those of equal timesteps, which a pixel of its own pace does not take",
     "dpm_fast": "it chooses its own noise levels, not the host's list",
     "dpm_adaptive": "one step size is chosen for the whole image from its error",
 }

@@ -150,63 +150,9 @@ class DpmPP3MSde(Rule):
         return _noised(out, h, sigma_next, self.eta, self.s_noise, draw)
 
 
-class Lms(Rule):
-    """LMS of k-diffusion: Adams-Bashforth in sigma, to order 4, on each pixel's own noise levels.
-
-    k-diffusion integrates the Lagrange polynomials by quadrature; here they are integrated in
-    closed form. The order falls to the number of remembered steps without a halt and, looking back,
-    each at least 1 / :data:`LONGEST_REACH` of the step to come. The order of a whole run is 2,
-    because its first steps have none to remember; from an exact start it is the formula's.
-    """
-
-    def __init__(self, order: int = 4) -> None:
-        self.order = order
-        self._past: list[tuple[Tensor, Tensor, float]] = []  # (d, sigma, host's), newest first
-
-    def step(
-        self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
-    ):
-        d = (x - denoised) / sigma
-        self._past = [(d, sigma, host_sigma), *self._past[: self.order - 1]]
-        step, host_step = sigma - sigma_next, host_sigma - host_sigma_next
-        change = d * -step
-        usable = torch.ones_like(sigma, dtype=torch.bool)
-        for order in range(2, len(self._past) + 1):
-            (_, newer, host_newer), (_, older, host_older) = self._past[order - 2 : order]
-            wanted = host_ratio(host_step, host_older - host_newer)
-            usable = usable & within_reach(ratio_of(step, older - newer), wanted)
-            nodes = [past[1] - sigma for past in self._past[:order]]
-            # Any distinct nodes keep what is not used finite.
-            nodes = [torch.where(usable, node, float(j)) for j, node in enumerate(nodes)]
-            weights = lagrange_integrals(nodes, -step)
-            higher = sum(w * past[0] for w, past in zip(weights, self._past, strict=False))
-            change = torch.where(usable, higher, change)
-        return x + change
-
-
 def within_reach(ratio: Tensor, wanted: float) -> Tensor:
     """Whether a step may look back on one that is 1 / ratio as long; 0 stands for a halt."""
     return (ratio > 0) & (ratio <= LONGEST_REACH * max(1.0, wanted))
-
-
-def lagrange_integrals(nodes: list[Tensor], end: Tensor) -> list[Tensor]:
-    """The integral from 0 to ``end`` of each Lagrange polynomial through ``nodes``, per element."""
-    integrals = []
-    for j, node in enumerate(nodes):
-        coefficients = [torch.ones_like(node)]  # of the product, lowest power first
-        scale = torch.ones_like(node)
-        for k, other in enumerate(nodes):
-            if k == j:
-                continue
-            shifted = [torch.zeros_like(node), *coefficients]
-            coefficients = [
-                up - other * low
-                for up, low in zip(shifted, [*coefficients, torch.zeros_like(node)], strict=True)
-            ]
-            scale = scale * (node - other)
-        total = sum(c * end ** (power + 1) / (power + 1) for power, c in enumerate(coefficients))
-        integrals.append(total / scale)
-    return integrals
 
 
 def phi_2(h: Tensor) -> Tensor:

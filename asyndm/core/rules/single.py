@@ -38,6 +38,16 @@ class Ddpm(Rule):
         return x + draw() * self.s_noise * up if host_sigma_next > 0 else x
 
 
+class DdpmVp(Ddpm):
+    """DDPM, Ho et al. 2020, algorithm 2 with the variance of equation 7, on x / sqrt(alpha).
+
+    The posterior of a step is the ancestral one of eta 1.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
 class Ddim(Ddpm):
     """DDIM, Song et al. 2020 (arXiv 2010.02502), on x / sqrt(alpha): "ddpm" with eta 0.
 

@@ -1,0 +1,49 @@
+"""What is asked of a host's own function, of functions that answer in both ways."""
+
+from __future__ import annotations
+
+import adams_oracles
+import pytest
+import rule_oracles
+import torch
+
+from asyndm.core.run import Director
+from asyndm.core.sampling import sample_asyndm
+
+
+@pytest.mark.parametrize("rule", ["ipndm", "ipndm_v"])
+@pytest.mark.parametrize("lower", [False, True])
+def test_how_a_multistep_sampler_ends_is_asked_of_it(host, rule, lower):
+    """Forge's IPNDM steps to 0 in its full order, reForge's takes the prediction."""
+    from core_toys import PARAMETRISATIONS, random_masks
+
+    from asyndm.hosts.twins import options_of
+
+    def twin(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        levels, off = sigmas.tolist(), rule_oracles.Bounds(on=False)
+        oracle = getattr(adams_oracles, rule)
+        return oracle(model, x, sigmas, levels, off, lower_order_final=lower)
+
+    options = options_of(rule, twin)
+    assert options == {"lower_order_final": lower}
+    sigmas = torch.tensor([9.0, 5.0, 2.0, 1.0, 0.3, 0.0])
+    x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
+    eps = PARAMETRISATIONS["eps"]
+    director = Director(eps, random_masks(1, (1e-9,)))
+
+    def model(x, sigma):
+        return rule_oracles.pointwise(x, director.call.pixel_time.sigma_map())
+
+    ours = sample_asyndm(model, x, sigmas, disable=True, director=director, rule=rule, **options)
+    theirs = twin(rule_oracles.pointwise, x, sigmas)
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("rule", ["euler", "unipc", "deis", "ddpm_vp"])
+def test_others_are_not_asked(host, rule):
+    from asyndm.hosts.twins import options_of
+
+    def twin(*arguments, **named):
+        raise AssertionError("a sampler that nothing is asked of was called")
+
+    assert options_of(rule, twin) == {}
