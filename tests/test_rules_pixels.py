@@ -5,6 +5,7 @@ from __future__ import annotations
 import adams_oracles
 import pytest
 import rule_oracles as oracles
+import rule_oracles_comfy as comfy
 import torch
 from core_toys import PARAMETRISATIONS, random_masks
 from rule_oracles import FUNCTIONS, Bounds, NextNoise, pointwise, twin
@@ -14,7 +15,7 @@ from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm, seeded_noise
 from asyndm.core.sigmas import ddim_sigmas, make_sigmas
 
-WRITTEN = oracles.WRITTEN | adams_oracles.WRITTEN
+WRITTEN = oracles.WRITTEN | adams_oracles.WRITTEN | comfy.WRITTEN
 EPS = PARAMETRISATIONS["eps"]
 STEPS = 9
 # Every rule, with options off their defaults.
@@ -51,6 +52,20 @@ CASES = [
     ("deis", {"max_order": 4}),
     ("ddpm_vp", {}),
     ("res_multistep", {}),
+    ("res_multistep_a", {}),
+    ("res_multistep_a", {"eta": 0.4, "s_noise": 1.1}),
+    ("gradient_estimation", {}),
+    ("gradient_estimation", {"ge_gamma": 1.5}),
+    ("seeds_2", {}),
+    ("seeds_2", {"eta": 0.4, "s_noise": 1.1}),
+    ("seeds_3", {}),
+    ("seeds_3", {"eta": 0.4, "s_noise": 1.1}),
+    ("seeds_3", {"eta": 0.0}),
+    ("sa_solver", {}),
+    ("sa_solver", {"start_sigma": 6.0, "end_sigma": 0.5, "s_noise": 1.1}),
+    ("sa_solver", {"tau": 0.6, "predictor_order": 2, "corrector_order": 3}),
+    ("sa_solver_pece", {"start_sigma": 6.0, "end_sigma": 0.5}),
+    ("sa_solver_pece", {"tau": 0.0, "last_step": False}),
     ("er_sde", {}),
     ("er_sde", {"max_stage": 2, "s_noise": 0.9}),
     ("er_sde", {"s_noise": 0.0}),
@@ -129,6 +144,8 @@ def alone(kdiff, rule, options, x, sigmas, host, drawn, bounds=None):
     if rule in ("lcm", "ddim", "ddpm_vp"):
         made = adams_oracles if rule == "ddpm_vp" else oracles
         return getattr(made, rule)(pointwise, x, sigmas, noise, **options)
+    if rule in comfy.PLAIN:
+        return comfy.PLAIN[rule](pointwise, x, sigmas, noise, **options)
     if options.get("s_churn"):
         return churned(kdiff, rule, options, x, sigmas, host, noise)
     return twin(kdiff, rule, pointwise, x, sigmas, noise, **options)
@@ -273,6 +290,6 @@ def test_the_registry_says_what_has_no_form():
         make_rule("lms", s_churn=1.0)
     with pytest.raises(ValueError, match="solver_type"):
         make_rule("dpmpp_2m_sde", solver_type="heum")
-    assert {entry.calls for entry in REGISTRY.values()} == {1, 2}
+    assert {entry.calls for entry in REGISTRY.values()} == {1, 2, 3}
     for entry in REGISTRY.values():
         assert entry.make().draws_noise in (True, False)

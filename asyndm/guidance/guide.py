@@ -24,6 +24,9 @@ from asyndm.network.families import family_of, is_transformer
 from asyndm.network.perturb import Perturbation
 from asyndm.network.regions import RegionReader
 
+# Rules that step to sigma_down, beside those of DDPM.
+_ANCESTRAL = ("dpmpp_2s_a", "dpm_2_a", "res_multistep_a")
+
 
 class Wants(NamedTuple):
     """Which predictions a network call needs."""
@@ -93,7 +96,7 @@ class Guide:
             return renoising_rule(name, strength, weigh, flow, **options)
         if isinstance(self.method, ByWeight):
             self.method.flow = flow
-            ancestral = "ddpm" in name or name in ("dpmpp_2s_a", "dpm_2_a")
+            ancestral = "ddpm" in name or name in _ANCESTRAL
             eta = options.get("eta") if "eta" in REGISTRY[name].options else 0.0
             self.method.eta = float(ancestral if eta is None else eta)
         return name

@@ -16,8 +16,17 @@ from typing import Any
 from asyndm.core.rules.adams import Deis, Ipndm, IpndmV, Lms
 from asyndm.core.rules.base import Rule
 from asyndm.core.rules.er_sde import ErSde
+from asyndm.core.rules.gradient import GradientEstimation
 from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
-from asyndm.core.rules.multistep import DpmPP2M, DpmPP2MSde, DpmPP3MSde, ResMultistep
+from asyndm.core.rules.multistep import (
+    DpmPP2M,
+    DpmPP2MSde,
+    DpmPP3MSde,
+    ResMultistep,
+    ResMultistepAncestral,
+)
+from asyndm.core.rules.sa_solver import SaSolver, SaSolverPece
+from asyndm.core.rules.seeds import Seeds2, Seeds3
 from asyndm.core.rules.single import Ddim, Ddpm, DdpmVp, Euler, FlowDdpm, Lcm
 from asyndm.core.rules.unipc import UniPC
 
@@ -78,6 +87,14 @@ REGISTRY = {
     "ddim": Entry(Ddim, "ddim"),
     "unipc": Entry(UniPC, "unipc"),
     "res_multistep": Entry(ResMultistep, "sample_res_multistep", ResMultistep),
+    "res_multistep_a": Entry(ResMultistepAncestral, "sample_res_multistep_ancestral"),
+    "gradient_estimation": Entry(
+        GradientEstimation, "sample_gradient_estimation", GradientEstimation
+    ),
+    "seeds_2": Entry(Seeds2, "sample_seeds_2"),
+    "seeds_3": Entry(Seeds3, "sample_seeds_3"),
+    "sa_solver": Entry(SaSolver, "sample_sa_solver"),
+    "sa_solver_pece": Entry(SaSolverPece, "sample_sa_solver_pece"),
     "er_sde": Entry(ErSde, "sample_er_sde"),
     "lcm": Entry(_lcm, "sample_lcm", _flow_lcm),
 }

@@ -83,7 +83,9 @@ class Rule:
 class Churned(Rule):
     """Karras et al. 2022, algorithm 2: fresh noise before the step, as k-diffusion draws it.
 
-    The twin draws one tensor a step and throws it away where gamma is 0.
+    Args:
+        draws_idle: a step whose gamma is 0 draws, too, and throws it away, as in k-diffusion;
+            False: as in ComfyUI.
     """
 
     def __init__(
@@ -92,7 +94,9 @@ class Churned(Rule):
         s_tmin: float = 0.0,
         s_tmax: float = float("inf"),
         s_noise: float = 1.0,
+        draws_idle: bool = True,
     ) -> None:
+        self.draws_idle = draws_idle
         self.s_churn, self.s_tmin, self.s_tmax, self.s_noise = s_churn, s_tmin, s_tmax, s_noise
         self.draws_noise = s_churn > 0
         self._steps = 1
@@ -104,7 +108,7 @@ class Churned(Rule):
         if not self.draws_noise:
             return None
         if not self.s_tmin <= host_sigma <= self.s_tmax:
-            return 0.0
+            return 0.0 if self.draws_idle else None
         return min(self.s_churn / self._steps, 2**0.5 - 1)
 
 
@@ -123,6 +127,12 @@ def ancestral_split(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tens
 def half_way(sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """Half way in log sigma."""
     return sigma.log().lerp(sigma_next.log(), 0.5).exp()
+
+
+def part_way(sigma: Tensor, sigma_next: Tensor, part: float) -> Tensor:
+    """That part of the step in log sigma, written as k-diffusion writes it."""
+    t, t_next = sigma.log().neg(), sigma_next.log().neg()
+    return (t + (t_next - t) * part).neg().exp()
 
 
 def ratio_of(step: Tensor, last: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-from asyndm.core.rules.base import SECOND_ORDER_CAP, Rule, host_ratio, ratio_of
+from asyndm.core.rules.base import SECOND_ORDER_CAP, Rule, ancestral_split, host_ratio, ratio_of
 
 # Rules of third and higher order use a remembered step if the step to come is at most this many
 # times as long (or, in the host's own list, this many times its ratio there).
@@ -104,6 +104,42 @@ class ResMultistep(DpmPP2MSde):
         if draw is not None and host_sigma_next > 0:
             draw()  # the twin draws, and adds nothing of it
         return super().step(x, denoised, sigma, sigma_next, host_sigma, host_sigma_next)
+
+
+class ResMultistepAncestral(Rule):
+    """Res Multistep Ancestral of ComfyUI: :class:`ResMultistep` to sigma_down, and ancestral noise.
+
+    A remembered step is as long as its way to its own sigma_down; the cap is that of
+    :class:`DpmPP2M` on the ratio of the two. Order 2 for eta 0.
+    """
+
+    draws_noise = True
+
+    def __init__(self, eta: float = 1.0, s_noise: float = 1.0) -> None:
+        self.eta, self.s_noise = eta, s_noise
+        self._old: Tensor | None = None
+        self._h_last: Tensor | None = None
+        self._host_h_last = 0.0
+
+    def step(
+        self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
+    ):
+        if host_sigma_next <= 0:
+            return denoised
+        down, up = ancestral_split(sigma, sigma_next, self.eta)
+        ends = (torch.tensor(each, dtype=torch.float64) for each in (host_sigma, host_sigma_next))
+        host_down = float(ancestral_split(*ends, self.eta)[0])
+        # sigma_down is 0 for eta above 1 alone: there the step ends in D, and nobody looks back.
+        h = (sigma / torch.where(down > 0, down, sigma)).log()
+        host_h = math.log(host_sigma / host_down) if host_down > 0 else 0.0
+        share = -torch.expm1(-h)
+        out = (1 - share) * x + share * denoised
+        if self._old is not None:
+            cap = max(2 * SECOND_ORDER_CAP, host_ratio(host_h, self._host_h_last))
+            over = ratio_of(h, self._h_last).clamp(0, cap)
+            out = out + phi_2(h) * over * (denoised - self._old)
+        self._old, self._h_last, self._host_h_last = denoised, h, host_h
+        return torch.where(down > 0, out, denoised) + draw() * self.s_noise * up
 
 
 class DpmPP3MSde(Rule):
