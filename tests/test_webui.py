@@ -73,6 +73,8 @@ def test_no_samplers_name_is_cut_by_the_host():
         ("ER SDE", "er_sde", True),
         ("IPNDM", "ipndm", True),
         ("DDPM", "ddpm_vp", True),
+        ("Euler A Comfy", "ddpm", True),
+        ("SEEDS 3 DP", "seeds_3", True),
         ("DDIM CFG++", "ddpm", False),
     ],
 )

@@ -30,6 +30,27 @@ _OWN = {face.name: face for face in SAMPLERS}
 _TWINS = {face.twin: face for face in SAMPLERS} | {"DPM++ 2M Karras": SAMPLERS[2]}
 
 
+# Samplers of ComfyUI's that reForge alone lists, most beside its own of the same rule.
+COMFY = {
+    "Euler Comfy": "euler",
+    "Euler A Comfy": "ddpm",
+    "Euler A Turbo": "ddpm",
+    "Heun Comfy": "heun",
+    "DPM++ 2S Ancestral Comfy": "dpmpp_2s_a",
+    "DPM++ SDE Comfy": "dpmpp_sde",
+    "DPM++ SDE Classic": "dpmpp_sde",
+    "DPM++ 2M Comfy": "dpmpp_2m",
+    "DPM++ 2M Turbo": "dpmpp_2m",
+    "DPM++ 2M SDE Comfy": "dpmpp_2m_sde",
+    "DPM++ 2M SDE Turbo": "dpmpp_2m_sde",
+    "DPM++ 3M SDE Comfy": "dpmpp_3m_sde",
+    "RES Multistep Ancestral": "res_multistep_a",
+    "Gradient Estimation": "gradient_estimation",
+    "SEEDS 2 DP": "seeds_2",
+    "SEEDS 3 DP": "seeds_3",
+    "SA-Solver": "sa_solver",
+    "SA-Solver-Pece": "sa_solver_pece",
+}
 # Samplers of the host's that have no namesake here: our function stands in for theirs, by rule.
 EXCHANGED = {
     "DPM++ SDE": "dpmpp_sde",
@@ -51,17 +72,47 @@ EXCHANGED = {
     "Res Multistep": "res_multistep",  # Neo's
     "RES Multistep": "res_multistep",  # reForge's
     "ER SDE": "er_sde",
+    **COMFY,
 }
 # Of the hosts' others, by rule or family: why not.
 _GUIDED = "its step is made of the unconditional prediction, which no rule here is given"
+_UNPUBLISHED = "it has no published form"
+_OTHER_SIZE = "some of its steps are made at another size of the picture, whose pixels are others"
+_ONE_STEP_SIZE = "one step size is chosen for the whole image from its error"
+# reForge's.
+_REFORGE = {
+    **dict.fromkeys(("Euler A2", "Euler Negative", "Kohaku_LoNyu_Yog"), _UNPUBLISHED),
+    **dict.fromkeys(("DPM++ 2M DY", "DPM++ 3M DY", "DPM++ 3M SDE DY"), _UNPUBLISHED),
+    **dict.fromkeys(("Euler Dy", "Euler SMEA Dy", "Euler Negative Dy"), _OTHER_SIZE),
+    **dict.fromkeys(
+        tuple(f"ODE ({name})" for name in ("Bosh3", "Fehlberg2", "Adaptive Heun", "Dopri5")),
+        _ONE_STEP_SIZE,
+    ),
+    "ODE Custom": "its noise levels are its solver's own, not the host's list",
+    "RES Solver": "its last network call is told another noise level than the picture has",
+    "Custom Sampler": "it is one of the others, by the settings: select that one itself",
+    **dict.fromkeys(
+        ("Euler A Comfy RF", "DPM++ 2S Ancestral Comfy RF"),
+        "its step is one of rectified flows, on latents of any kind",
+    ),
+    **dict.fromkeys(
+        (
+            *("Euler Ancestral CFG++", "DPM++ 2S Ancestral CFG++", "DPM++ SDE CFG++"),
+            *("DPM++ 3M SDE CFG++", "RES Multistep CFG++", "RES Multistep Ancestral CFG++"),
+            *("Gradient Estimation CFG++", "DPM++ 2S Ancestral CFG++ Dyn"),
+            *("DPM++ 2S Ancestral CFG++ Intern", "DPM++ 2M DY CFG++", "Euler DY CFG++"),
+            *("Euler SMEA DY CFG++", "Euler A DY CFG++"),
+        ),
+        _GUIDED,
+    ),
+}
 NO_FORM = {
     "PLMS": rules.NO_FORM["plms"],
     "Restart": rules.NO_FORM["restart"],
     "DPM fast": rules.NO_FORM["dpm_fast"],
     "DPM adaptive": rules.NO_FORM["dpm_adaptive"],
-    "Kohaku LoNyu Yog": "it has no published form",
-    "DPM++ 2s a RF": "it has no published form",
-    "HeunPP2": "it has no published form",
+    **dict.fromkeys(("Kohaku LoNyu Yog", "DPM++ 2s a RF", "HeunPP2"), _UNPUBLISHED),
+    **_REFORGE,
     **dict.fromkeys(("DDIM CFG++", "DPM++ 2M CFG++", "Euler CFG++", "Euler a CFG++"), _GUIDED),
 }
 # Where nothing can be exchanged: the nearest of ours.

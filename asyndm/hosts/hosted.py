@@ -26,7 +26,7 @@ from asyndm.core.run import Director, NetworkCall
 from asyndm.core.sampling import sample_asyndm
 from asyndm.core.settings import Settings
 from asyndm.core.words import listed
-from asyndm.hosts import noise, shims, transformers, webui
+from asyndm.hosts import inside, noise, shims, transformers, webui
 from asyndm.hosts.base_pass import base_pass
 from asyndm.hosts.calls import SamplingCall, TimestepCall
 from asyndm.hosts.frames import flat
@@ -230,12 +230,13 @@ class HostRun(Guided, ABC):
             self.make_guide(director)
             options = {n: v for n, v in job.options.items() if n != "noise_sampler"}
             options |= options_of(job.rule, job.twin)
+            options |= inside.options_inside(job.rule, job.twin, options, self.wrapper())
             self.reads = isinstance(source, PatientMasks)
             reel = Reel(len(job.sigmas) - 1 if director.record else 0)
             self.attach()  # a network that cannot be steered is known before the first call
             drawn = self._noise
             if not job.options.get("noise_sampler"):
-                drawn = noise.of_twin(job.twin, job.x) or drawn
+                drawn = noise.of_twin(job.rule, job.twin, job.x, job.sigmas) or drawn
             image = sample_asyndm(
                 self._denoise,
                 job.x,

@@ -12,18 +12,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm.core.rules import REGISTRY
+from asyndm.hosts import inside
 
-def of_twin(twin: Callable, x: Tensor) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The noise of a sampler's own module where that is not the job's; None where it is.
+# Rules whose twins make a Brownian tree of their own where the host hands in no noise.
+_ON_A_TREE = ("dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde")
+
+
+def of_twin(
+    rule: str, twin: Callable, x: Tensor, sigmas: Tensor
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The noise a sampler makes itself where that is not the job's; None where it is.
 
     ComfyUI's samplers, which reForge has beside its own, draw from torch's generator for the whole
     batch at once. They are known by a maker of noise that takes a ``seed``, which no host gives.
 
     Args:
-        twin: the host's function.
+        rule: of the update.
+        twin: the host's function, which is handed no noise.
         x: the latents it starts from, [B, C, H, W].
+        sigmas: the host's whole list.
     """
-    make = getattr(inspect.unwrap(twin), "__globals__", {}).get("default_noise_sampler")
+    if rule in _ON_A_TREE:
+        tree = inside.global_of(twin, "BrownianTreeNoiseSampler")
+        if tree is None:
+            return None
+        # The seed is drawn here, as in the twin.
+        on_cpu = {"cpu": True} if inside.of_comfyui(twin) else {}
+        return tree(x, sigmas[sigmas > 0].min(), sigmas.max(), **on_cpu)
+    if "s_churn" in REGISTRY[rule].options:
+        # k-diffusion's draw by the torch of their module, which the hosts exchange in most.
+        own = inside.global_of(twin, "torch") is torch
+        return (lambda *interval: torch.randn_like(x)) if own else None
+    make = inside.global_of(twin, "default_noise_sampler")
     if make is None or "seed" not in inspect.signature(make).parameters:
         return None
     return make(x)

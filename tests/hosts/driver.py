@@ -41,7 +41,7 @@ DEFAULTS = {"steps": 5, "width": 128, "height": 128, "seed": 1, "cfg_scale": 4}
 OURS = tuple(
     f"asyndm.hosts.{n}"
     for n in (
-        "a1111 base_pass chosen forge guided hosted levelling measuring noise prompts reel "
+        "a1111 base_pass chosen forge guided hosted inside levelling measuring noise prompts reel "
         "samplers saving shims timesteps"
     ).split()
 )

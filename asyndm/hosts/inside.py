@@ -1,0 +1,85 @@
+"""What a host's sampler function reads from the settings by itself, and takes no parameter for.
+
+reForge has ComfyUI's functions beside k-diffusion's. Theirs read eta, s_noise, s_churn, r, ... in
+``shared.opts``. Which settings those are is asked of the function: they are named in its code.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from modules import shared
+
+from asyndm.core.rules import REGISTRY
+from asyndm.core.settings import SettingsError
+
+# What a rule here was shown to do as its twin does: from, to (both inside), and how to say it.
+_BOUNDS = {"eta": (0.0, float("inf")), "s_noise": (0.0, float("inf")), "r": (0.05, 1.0)}
+_ANCESTRAL = {"eta": (0.0, 1.0)}  # above, ComfyUI's leaves out noise that the next level lacks
+
+
+# SA-Solver in ComfyUI is stochastic in this part of the model's levels, "percent" from the top.
+_STOCHASTIC = {"start_sigma": 0.2, "end_sigma": 0.8}
+
+
+def options_inside(
+    rule: str, twin: Callable, handed: Mapping[str, Any], predictor: Any
+) -> dict[str, Any]:
+    """The options of a rule that its twin does not take, or takes from the settings for want.
+
+    Args:
+        rule: one of :data:`asyndm.core.rules.REGISTRY`.
+        twin: the host's function.
+        handed: what the host hands in; that comes first, as in the twin.
+        predictor: of the host's model, which SA-Solver asks for levels.
+
+    Raises:
+        SettingsError: a value without an asynchronous form.
+    """
+    options: dict[str, Any] = {}
+    if of_comfyui(twin):
+        known = REGISTRY[rule].options
+        options |= {option: False for option in ("draws_idle", "last_step") if option in known}
+    if "start_sigma" in REGISTRY[rule].options and hasattr(predictor, "percent_to_sigma"):
+        for option, percent in _STOCHASTIC.items():
+            options[option] = float(predictor.percent_to_sigma(percent))
+    for setting in _read_by(twin):
+        option = _option_of(setting, REGISTRY[rule].options)
+        if option is None or handed.get(option) is not None:
+            continue
+        value = getattr(shared.opts, setting)
+        least, most = {**_BOUNDS, **(_ANCESTRAL if rule == "ddpm" else {})}.get(option, (None,) * 2)
+        if least is not None and not least <= value <= most:
+            upto = "or more" if most == float("inf") else f"to {most:g}"
+            raise SettingsError(
+                f"{setting} {value} (in the WebUI's settings) has no asynchronous form; choose "
+                f"{least:g} {upto}."
+            )
+        options[option] = value
+    return options
+
+
+def of_comfyui(twin: Callable) -> bool:
+    """Whether a function is of ComfyUI's line of k-diffusion, whose Brownian tree knows ``cpu``."""
+    tree = global_of(twin, "BrownianTreeNoiseSampler")
+    return tree is not None and "cpu" in inspect.signature(tree).parameters
+
+
+def global_of(twin: Callable, name: str) -> Any:
+    """What a function's own module calls so; None where it has no such thing."""
+    return getattr(inspect.unwrap(twin), "__globals__", {}).get(name)
+
+
+def _read_by(twin: Callable) -> list[str]:
+    """The settings that a function's code names."""
+    code = getattr(inspect.unwrap(twin), "__code__", None)
+    names = code.co_names if code is not None else ()
+    return [name for name in names if hasattr(shared.opts, name)] if "opts" in names else []
+
+
+def _option_of(setting: str, options: tuple[str, ...]) -> str | None:
+    """ "heun_og_s_churn" sets s_churn."""
+    found = [option for option in options if setting.endswith(f"_{option}")]
+    return max(found, key=len, default=None)
