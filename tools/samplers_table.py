@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[:2]]
 
 import tables  # noqa: E402
+
+from asyndm.hosts.faces import COMFY  # noqa: E402
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HOSTS = ("A1111", "Forge", "Neo", "reForge")
@@ -28,6 +30,7 @@ ONLY = {
     "ER SDE": ("Neo", "reForge"),
     "Res Multistep": ("Neo",),
     "RES Multistep": ("reForge",),
+    **dict.fromkeys(COMFY, ("reForge",)),
 }
 NOT_RUN = tables.NOT_RUN
 HEAD = """# Samplers
