@@ -230,7 +230,8 @@ class HostRun(Guided, ABC):
             self.make_guide(director)
             options = {n: v for n, v in job.options.items() if n != "noise_sampler"}
             options |= options_of(job.rule, job.twin)
-            options |= inside.options_inside(job.rule, job.twin, options, self.wrapper())
+            if isinstance(job, SamplingCall):
+                options |= inside.options_inside(job.rule, job.twin, options, self.wrapper())
             self.reads = isinstance(source, PatientMasks)
             reel = Reel(len(job.sigmas) - 1 if director.record else 0)
             self.attach()  # a network that cannot be steered is known before the first call

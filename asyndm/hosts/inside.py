@@ -46,10 +46,12 @@ def options_inside(
         for option, percent in _STOCHASTIC.items():
             options[option] = float(predictor.percent_to_sigma(percent))
     for setting in _read_by(twin):
-        option = _option_of(setting, REGISTRY[rule].options)
-        if option is None or handed.get(option) is not None:
+        option, value = _option_of(setting, REGISTRY[rule].options), getattr(shared.opts, setting)
+        if option is None:
+            _check_default(setting, value)
             continue
-        value = getattr(shared.opts, setting)
+        if handed.get(option) is not None:
+            continue
         least, most = {**_BOUNDS, **(_ANCESTRAL if rule == "ddpm" else {})}.get(option, (None,) * 2)
         if least is not None and not least <= value <= most:
             upto = "or more" if most == float("inf") else f"to {most:g}"
@@ -59,6 +61,16 @@ def options_inside(
             )
         options[option] = value
     return options
+
+
+def _check_default(setting: str, value: Any) -> None:
+    """Refuse a setting that the rule knows nothing of, unless it is as the host ships it."""
+    default = getattr(shared.opts, "get_default", lambda name: value)(setting)
+    if value != default:
+        raise SettingsError(
+            f"{setting} {value} (in the WebUI's settings) has no asynchronous form; choose "
+            f"{default}."
+        )
 
 
 def of_comfyui(twin: Callable) -> bool:
@@ -76,7 +88,7 @@ def _read_by(twin: Callable) -> list[str]:
     """The settings that a function's code names."""
     code = getattr(inspect.unwrap(twin), "__code__", None)
     names = code.co_names if code is not None else ()
-    return [name for name in names if hasattr(shared.opts, name)] if "opts" in names else []
+    return [name for name in names if name in shared.opts.data_labels] if "opts" in names else []
 
 
 def _option_of(setting: str, options: tuple[str, ...]) -> str | None:

@@ -17,6 +17,7 @@ SETTINGS = {
     **{"dpmpp_2m_sde_og_eta": 1.0, "dpmpp_2m_sde_og_s_noise": 1.0},
     "dpmpp_2m_sde_og_solver_type": "midpoint",
     "dpm2_ancestral_s_noise": 1.0,
+    "dpmpp_2m_mode": "plain",  # stands for DEIS's mode: one that the rule has no option for
 }
 
 
@@ -72,6 +73,13 @@ def sample_dpmpp_2m_sde(
 
 
 @torch.no_grad()
+def sample_dpmpp_2m(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    if modules.shared.opts.dpmpp_2m_mode == "first":
+        return k_diffusion.sample_euler(model, x, sigmas, extra_args, callback, disable)
+    return k_diffusion.sample_dpmpp_2m(model, x, sigmas, extra_args, callback, disable)
+
+
+@torch.no_grad()
 def sample_dpm_2_ancestral(
     model, x, sigmas, extra_args=None, callback=None, disable=None, eta=1.0, s_noise=None,
     noise_sampler=None,
@@ -109,6 +117,7 @@ def sample_heun(model, x, sigmas, extra_args=None, callback=None, disable=None):
 NAMES = {
     "Euler A Comfy": sample_euler_ancestral,
     "DPM++ SDE Comfy": sample_dpmpp_sde,
+    "DPM++ 2M Comfy": sample_dpmpp_2m,
     "DPM++ 2M SDE Comfy": sample_dpmpp_2m_sde,
     "DPM2 a": sample_dpm_2_ancestral,  # what the host lists where it takes ComfyUI's functions
     "Heun Comfy": sample_heun,

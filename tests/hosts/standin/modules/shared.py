@@ -23,6 +23,8 @@ DEFAULTS: dict[str, Any] = {
 class Options:
     """Attributes are settings: the user's ``data`` before the defaults."""
 
+    data_labels = DEFAULTS  # the host's describe the settings; their names are what counts here
+
     def __init__(self) -> None:
         self.__dict__["data"] = dict(DEFAULTS)
 
@@ -33,6 +35,9 @@ class Options:
 
     def __setattr__(self, name: str, value: Any) -> None:
         self.data[name] = value
+
+    def get_default(self, name: str) -> Any:
+        return DEFAULTS.get(name)
 
     def set(self, name: str, value: Any, is_api: bool = False, run_callbacks: bool = True) -> bool:
         self.data[name] = value
