@@ -39,7 +39,6 @@ from asyndm.hosts.reel import Reel
 from asyndm.hosts.regions import Laid, lay
 from asyndm.hosts.steps import PatientMasks, StepWatch, nothing_steers
 from asyndm.hosts.telling import Telling, pass_of, refuse, skipped
-from asyndm.hosts.twins import options_of
 from asyndm.network import AttentionCapture, attach, patch_of
 
 RUN = "asyndm_run"  # on the CFG denoiser, while a run lasts
@@ -229,7 +228,6 @@ class HostRun(Guided, ABC):
             self.call = director.call
             self.make_guide(director)
             options = {n: v for n, v in job.options.items() if n != "noise_sampler"}
-            options |= options_of(job.rule, job.twin)
             if isinstance(job, SamplingCall):
                 options |= inside.options_inside(job.rule, job.twin, options, self.wrapper())
             self.reads = isinstance(source, PatientMasks)

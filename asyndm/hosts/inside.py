@@ -1,7 +1,8 @@
-"""What a host's sampler function reads from the settings by itself, and takes no parameter for.
+"""What a host's sampler function does by itself, and takes no parameter for.
 
 reForge has ComfyUI's functions beside k-diffusion's. Theirs read eta, s_noise, s_churn, r, ... in
-``shared.opts``. Which settings those are is asked of the function: they are named in its code.
+``shared.opts``. Which settings those are is asked of the function: they are named in its code. How
+a multistep function ends is asked of it, too, by a run on one number.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from modules import shared
 
 from asyndm.core.rules import REGISTRY
@@ -20,6 +22,8 @@ _BOUNDS = {"eta": (0.0, float("inf")), "s_noise": (0.0, float("inf")), "r": (0.0
 _ANCESTRAL = {"eta": (0.0, 1.0)}  # above, ComfyUI's leaves out noise that the next level lacks
 
 
+# Rules whose hosts do not agree about the step to 0.
+_ENDS_DIFFER = ("ipndm", "ipndm_v")
 # SA-Solver in ComfyUI is stochastic in this part of the model's levels, "percent" from the top.
 _STOCHASTIC = {"start_sigma": 0.2, "end_sigma": 0.8}
 
@@ -42,6 +46,8 @@ def options_inside(
     if of_comfyui(twin):
         known = REGISTRY[rule].options
         options |= {option: False for option in ("draws_idle", "last_step") if option in known}
+    if rule in _ENDS_DIFFER:
+        options["lower_order_final"] = ends_in_denoised(twin)
     if "start_sigma" in REGISTRY[rule].options and hasattr(predictor, "percent_to_sigma"):
         for option, percent in _STOCHASTIC.items():
             options[option] = float(predictor.percent_to_sigma(percent))
@@ -71,6 +77,22 @@ def _check_default(setting: str, value: Any) -> None:
             f"{setting} {value} (in the WebUI's settings) has no asynchronous form; choose "
             f"{default}."
         )
+
+
+def ends_in_denoised(twin: Callable) -> bool:
+    """Whether a multistep sampler's step to 0 is of order 1, whose end is the prediction.
+
+    reForge's IPNDM does so, Forge's ends in a step of its full order. Asked by a run of two steps
+    on one number: the slope is 0 in the first of them, so a higher order shows in the second.
+    """
+    seen = []
+
+    def model(x, sigma, **_):
+        seen.append(x if not seen else torch.zeros_like(x))
+        return seen[-1]
+
+    x, sigmas = torch.ones(1, 1, 1, 1), torch.tensor([2.0, 1.0, 0.0])
+    return bool(twin(model, x, sigmas, disable=True).abs().max() < 1e-6)
 
 
 def of_comfyui(twin: Callable) -> bool:

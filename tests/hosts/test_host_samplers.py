@@ -37,7 +37,7 @@ def test_what_is_written_down_is_the_hosts_own(host, sampler):
     """The oracles of samplers that k-diffusion lacks, on lists of any steps."""
     from modules import sd_samplers, shared
 
-    from asyndm.hosts.twins import options_of
+    from asyndm.hosts.inside import options_inside
 
     rule = EXCHANGED[sampler]
     if rule not in ("ipndm", "ipndm_v", "deis", "ddpm_vp"):
@@ -56,7 +56,7 @@ def test_what_is_written_down_is_the_hosts_own(host, sampler):
             ours = oracle(rule_oracles.pointwise, x, sigmas, rule_oracles.NextNoise(drawn))
         else:
             theirs = own(rule_oracles.pointwise, x, sigmas, disable=True)
-            bounds, more = rule_oracles.Bounds(on=False), options_of(rule, own)
+            bounds, more = rule_oracles.Bounds(on=False), options_inside(rule, own, {}, None)
             ours = oracle(
                 rule_oracles.pointwise, x.double(), sigmas, sigmas.tolist(), bounds, **more
             )

@@ -17,14 +17,14 @@ def test_how_a_multistep_sampler_ends_is_asked_of_it(host, rule, lower):
     """Forge's IPNDM steps to 0 in its full order, reForge's takes the prediction."""
     from core_toys import PARAMETRISATIONS, random_masks
 
-    from asyndm.hosts.twins import options_of
+    from asyndm.hosts.inside import options_inside
 
     def twin(model, x, sigmas, extra_args=None, callback=None, disable=None):
         levels, off = sigmas.tolist(), rule_oracles.Bounds(on=False)
         oracle = getattr(adams_oracles, rule)
         return oracle(model, x, sigmas, levels, off, lower_order_final=lower)
 
-    options = options_of(rule, twin)
+    options = options_inside(rule, twin, {}, None)
     assert options == {"lower_order_final": lower}
     sigmas = torch.tensor([9.0, 5.0, 2.0, 1.0, 0.3, 0.0])
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)) * sigmas[0]
@@ -41,9 +41,9 @@ def test_how_a_multistep_sampler_ends_is_asked_of_it(host, rule, lower):
 
 @pytest.mark.parametrize("rule", ["euler", "unipc", "deis", "ddpm_vp"])
 def test_others_are_not_asked(host, rule):
-    from asyndm.hosts.twins import options_of
+    from asyndm.hosts.inside import options_inside
 
     def twin(*arguments, **named):
         raise AssertionError("a sampler that nothing is asked of was called")
 
-    assert options_of(rule, twin) == {}
+    assert options_inside(rule, twin, {}, None) == {}
