@@ -136,19 +136,19 @@ def cells(levels):
                 yield where, levels[:, image, y, x]
 
 
-def alone(kdiff, rule, options, x, sigmas, host, drawn, bounds=None):
+def alone(kdiff, rule, options, x, sigmas, host, drawn, bounds=None, model=pointwise):
     """The cell's image made by the oracle on the cell's own list."""
     noise = NextNoise(drawn)
     if bounds is not None:
-        return WRITTEN[rule](pointwise, x, sigmas, host, bounds, noise, **options)
+        return WRITTEN[rule](model, x, sigmas, host, bounds, noise, **options)
     if rule in ("lcm", "ddim", "ddpm_vp"):
         made = adams_oracles if rule == "ddpm_vp" else oracles
-        return getattr(made, rule)(pointwise, x, sigmas, noise, **options)
+        return getattr(made, rule)(model, x, sigmas, noise, **options)
     if rule in comfy.PLAIN:
-        return comfy.PLAIN[rule](pointwise, x, sigmas, noise, **options)
+        return comfy.PLAIN[rule](model, x, sigmas, noise, **options)
     if options.get("s_churn"):
         return churned(kdiff, rule, options, x, sigmas, host, noise)
-    return twin(kdiff, rule, pointwise, x, sigmas, noise, **options)
+    return twin(kdiff, rule, model, x, sigmas, noise, **options)
 
 
 def churned(kdiff, rule, options, x, sigmas, host, noise):
@@ -262,6 +262,29 @@ def test_a_pixel_that_halts_is_finite_and_waits(rule, options):
             assert close(out[where], theirs), each
 
 
+def plain(kdiff, rule, *cell):
+    """The oracle as it is: the probability flow is one for both kinds of latents."""
+    return alone(kdiff, rule, {}, *cell)
+
+
+def in_half_log_snr(kdiff, rule, x, sigmas, host, drawn, bounds):
+    """The oracle on x / (1 - sigma), of a list that ComfyUI writes as half log-SNR."""
+
+    def ratio(levels):
+        levels = torch.as_tensor(levels, dtype=torch.float64).clamp(max=1 - 1e-6)
+        return levels / (1 - levels)
+
+    def model(x, level):
+        level = torch.as_tensor(level, dtype=torch.float64)
+        sigma = level / (1 + level)
+        return pointwise(x * (1 - sigma.reshape(-1, 1, 1, 1)), sigma)
+
+    start = x / (1 - float(min(sigmas[0], 1 - 1e-6)))
+    levels, ends = ratio(sigmas), ratio(host).tolist()
+    made = alone(kdiff, rule, {}, start, levels, ends, drawn, bounds, model)
+    return made * (1 - sigmas[-1])
+
+
 @pytest.mark.parametrize("rule", [name for name, entry in REGISTRY.items() if entry.flow])
 def test_flow_latents(kdiff, rule):
     p = PARAMETRISATIONS["flow"]
@@ -276,7 +299,8 @@ def test_flow_latents(kdiff, rule):
             theirs = oracles.lcm(pointwise, x[where], each, NextNoise(drawn), flow=True)
         else:
             bounds = Bounds() if rule in WRITTEN else None
-            theirs = alone(kdiff, rule, {}, x[where], each, host, drawn, bounds)
+            made = in_half_log_snr if REGISTRY[rule].by_half_log_snr else plain
+            theirs = made(kdiff, rule, x[where], each, host, drawn, bounds)
         assert close(out[where], theirs)
 
 
@@ -285,7 +309,7 @@ def test_the_registry_says_what_has_no_form():
         with pytest.raises(ValueError, match=why[:20]):
             make_rule(name)
     with pytest.raises(ValueError, match="flow"):
-        make_rule("dpmpp_sde", flow=True)
+        make_rule("dpm_2_a", flow=True)
     with pytest.raises(ValueError, match="s_churn"):
         make_rule("lms", s_churn=1.0)
     with pytest.raises(ValueError, match="solver_type"):

@@ -8,6 +8,7 @@ noise levels alone. Imports nothing of a host.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,8 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm.core.rules import REGISTRY
 from asyndm.core.settings import SettingsError
 from asyndm.hosts.frames import flat, like
+
+_HALF_LOG_SNR = "sigma_to_half_log_snr"  # ComfyUI's function
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,17 @@ class SamplingCall:
     options: dict[str, Any]
 
     shows_clean = False  # whether the network is shown what inpainting keeps without noise
+
+    @property
+    def knows_flow(self) -> bool:
+        """Whether the rule and its twin have a form for rectified flow.
+
+        ComfyUI's SDE samplers have one, by half log-SNR; k-diffusion's would take flow's latents
+        for x0 + sigma * noise.
+        """
+        entry = REGISTRY[self.rule]
+        twins_own = not entry.by_half_log_snr or _HALF_LOG_SNR in names_of(self.twin)
+        return entry.flow is not None and twins_own
 
     @cached_property
     def x(self) -> Tensor:
@@ -123,6 +138,8 @@ class TimestepCall:
     disable: bool | None
     twin_options: dict[str, Any] = field(default_factory=dict)
 
+    knows_flow = False  # their latents are of constant variance
+
     @cached_property
     def _grid(self) -> Grid:
         return self.grid()
@@ -192,6 +209,12 @@ class TimestepCall:
 
     def leave(self, x: Tensor) -> Tensor:
         return x / (1 + float(self._grid.sigmas[-1]) ** 2) ** 0.5
+
+
+def names_of(function: Callable) -> tuple[str, ...]:
+    """What a function's code names of its module and of other things."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return code.co_names if code is not None else ()
 
 
 def table_of(denoiser: Any) -> Tensor:

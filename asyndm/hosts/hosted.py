@@ -239,7 +239,7 @@ class HostRun(Guided, ABC):
             image = sample_asyndm(
                 self._denoise,
                 job.x,
-                job.sigmas,
+                inside.levels_of(job.twin, job.sigmas, self.wrapper()),
                 job.extra_args,
                 reel.watching(job.callback and (lambda state: job.callback(job.told(state)))),
                 job.disable,

@@ -13,15 +13,18 @@ from typing import Any
 
 import torch
 from modules import shared
+from torch import Tensor
 
 from asyndm.core.rules import REGISTRY
 from asyndm.core.settings import SettingsError
+from asyndm.hosts.calls import names_of
 
 # What a rule here was shown to do as its twin does: from, to (both inside), and how to say it.
 _BOUNDS = {"eta": (0.0, float("inf")), "s_noise": (0.0, float("inf")), "r": (0.05, 1.0)}
 _ANCESTRAL = {"eta": (0.0, 1.0)}  # above, ComfyUI's leaves out noise that the next level lacks
 
 
+_OFFSET = "offset_first_sigma_for_snr"  # ComfyUI's function for the first level of flow
 # Rules whose hosts do not agree about the step to 0.
 _ENDS_DIFFER = ("ipndm", "ipndm_v")
 # SA-Solver in ComfyUI is stochastic in this part of the model's levels, "percent" from the top.
@@ -95,6 +98,18 @@ def ends_in_denoised(twin: Callable) -> bool:
     return bool(twin(model, x, sigmas, disable=True).abs().max() < 1e-6)
 
 
+def levels_of(twin: Callable, sigmas: Tensor, predictor: Any) -> Tensor:
+    """The list as the twin goes through it: ComfyUI's SDE samplers begin below 1 on flow.
+
+    Args:
+        twin: the host's function.
+        sigmas: [calls + 1] that the host hands in.
+        predictor: of the host's model.
+    """
+    offset = global_of(twin, _OFFSET)
+    return offset(sigmas, predictor) if offset and _OFFSET in names_of(twin) else sigmas
+
+
 def of_comfyui(twin: Callable) -> bool:
     """Whether a function is of ComfyUI's line of k-diffusion, whose Brownian tree knows ``cpu``."""
     tree = global_of(twin, "BrownianTreeNoiseSampler")
@@ -108,9 +123,8 @@ def global_of(twin: Callable, name: str) -> Any:
 
 def _read_by(twin: Callable) -> list[str]:
     """The settings that a function's code names."""
-    code = getattr(inspect.unwrap(twin), "__code__", None)
-    names = code.co_names if code is not None else ()
-    return [name for name in names if name in shared.opts.data_labels] if "opts" in names else []
+    named = names_of(twin)
+    return [name for name in named if name in shared.opts.data_labels] if "opts" in named else []
 
 
 def _option_of(setting: str, options: tuple[str, ...]) -> str | None:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from asyndm.core.parametrisation import FlowParametrisation
-from asyndm.core.rules import REGISTRY, make_rule
+from asyndm.core.rules import make_rule
 from asyndm.core.settings import PRESETS, TRANSFORMER_ONLY, SettingsError
-from asyndm.hosts.calls import TimestepCall
 from asyndm.hosts.faces import is_own
 from asyndm.network import is_transformer, tells_text
 
@@ -64,7 +63,7 @@ def check(run: HostRun) -> None:
         run.telling.note("norms: a transformer has no group norms; it changes nothing.")
     if not run.parametrisation.flow:
         return
-    if isinstance(run.job, TimestepCall) or REGISTRY[run.job.rule].flow is None:
+    if not run.job.knows_flow:
         raise SettingsError(
             f"sampler {run.p.sampler.config.name!r} has no asynchronous form for "
             "rectified-flow models; choose Euler, Euler a or DPM++ 2M."

@@ -307,7 +307,9 @@ def test_a_rectified_model_on_a_unet(host, traces, monkeypatch, sampler):
         plain, same, made = drawn(host, {}, **asked)
     finally:
         host.root().predictor = before
-    if sampler == "Euler":
+    # Of ComfyUI's, as in Neo, every SDE sampler has a form for flow; of k-diffusion's none.
+    comfyui = os.environ.get("ASYNDM_WEBUI_DIR") and host.name == "Neo"
+    if sampler == "Euler" or comfyui:
         assert apart(plain.images[1], same.images[1]) <= 1
         assert apart(plain.images[1], made.images[1]) > 3
         assert "AsynDM note" not in made.parameters

@@ -47,3 +47,39 @@ def test_others_are_not_asked(host, rule):
         raise AssertionError("a sampler that nothing is asked of was called")
 
     assert options_inside(rule, twin, {}, None) == {}
+
+
+def sigma_to_half_log_snr(sigma, predictor):
+    return sigma.logit().neg()
+
+
+def offset_first_sigma_for_snr(sigmas, predictor):
+    return torch.cat([sigmas.new_tensor([0.9]), sigmas[1:]]) if predictor == "flow" else sigmas
+
+
+def of_comfyui(model, x, sigmas, **_):
+    return sigma_to_half_log_snr(offset_first_sigma_for_snr(sigmas, model.predictor), None)
+
+
+def of_k_diffusion(model, x, sigmas, **_):
+    return sigmas.log().neg()
+
+
+def test_which_sde_samplers_know_flow_is_asked_of_them(host):
+    from asyndm.hosts.calls import SamplingCall
+
+    def knows(rule, twin):
+        return SamplingCall(rule, twin, None, None, None, None, None, None, {}).knows_flow
+
+    for rule in ("dpmpp_2m_sde", "dpmpp_sde", "er_sde", "seeds_3", "sa_solver"):
+        assert knows(rule, of_comfyui) and not knows(rule, of_k_diffusion)
+    assert knows("heun", of_k_diffusion) and not knows("dpm_2_a", of_comfyui)
+
+
+def test_the_first_level_is_the_twins(host):
+    from asyndm.hosts.inside import levels_of
+
+    sigmas = torch.tensor([1.0, 0.5, 0.0])
+    assert levels_of(of_comfyui, sigmas, "flow").tolist() == pytest.approx([0.9, 0.5, 0.0])
+    assert torch.equal(levels_of(of_comfyui, sigmas, "eps"), sigmas)
+    assert levels_of(of_k_diffusion, sigmas, "flow") is sigmas

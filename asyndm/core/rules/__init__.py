@@ -16,6 +16,7 @@ from typing import Any
 from asyndm.core.rules.adams import Deis, Ipndm, IpndmV, Lms
 from asyndm.core.rules.base import Rule
 from asyndm.core.rules.er_sde import ErSde
+from asyndm.core.rules.flow import MakeOnFlow
 from asyndm.core.rules.gradient import GradientEstimation
 from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
 from asyndm.core.rules.multistep import (
@@ -48,6 +49,11 @@ class Entry:
     flow: Callable[..., Rule] | None = None
 
     @property
+    def by_half_log_snr(self) -> bool:
+        """Whether the form for flow is the rule's own in half log-SNR, which not every twin has."""
+        return isinstance(self.flow, MakeOnFlow)
+
+    @property
     def options(self) -> tuple[str, ...]:
         """What can be set: eta, s_noise, s_churn, s_tmin, s_tmax, solver_type, r, ..."""
         return tuple(inspect.signature(self.make).parameters)
@@ -71,9 +77,9 @@ REGISTRY = {
     "ddpm": Entry(Ddpm, "sample_euler_ancestral", FlowDdpm),
     "euler": Entry(Euler, "sample_euler", Euler),
     "dpmpp_2m": Entry(DpmPP2M, "sample_dpmpp_2m", DpmPP2M),
-    "dpmpp_2m_sde": Entry(DpmPP2MSde, "sample_dpmpp_2m_sde"),
-    "dpmpp_3m_sde": Entry(DpmPP3MSde, "sample_dpmpp_3m_sde"),
-    "dpmpp_sde": Entry(DpmPPSde, "sample_dpmpp_sde"),
+    "dpmpp_2m_sde": Entry(DpmPP2MSde, "sample_dpmpp_2m_sde", MakeOnFlow(DpmPP2MSde)),
+    "dpmpp_3m_sde": Entry(DpmPP3MSde, "sample_dpmpp_3m_sde", MakeOnFlow(DpmPP3MSde)),
+    "dpmpp_sde": Entry(DpmPPSde, "sample_dpmpp_sde", MakeOnFlow(DpmPPSde)),
     "dpmpp_2s_a": Entry(DpmPP2SAncestral, "sample_dpmpp_2s_ancestral"),
     "heun": Entry(Heun, "sample_heun", Heun),
     "dpm_2": Entry(Dpm2, "sample_dpm_2", Dpm2),
@@ -91,11 +97,11 @@ REGISTRY = {
     "gradient_estimation": Entry(
         GradientEstimation, "sample_gradient_estimation", GradientEstimation
     ),
-    "seeds_2": Entry(Seeds2, "sample_seeds_2"),
-    "seeds_3": Entry(Seeds3, "sample_seeds_3"),
-    "sa_solver": Entry(SaSolver, "sample_sa_solver"),
-    "sa_solver_pece": Entry(SaSolverPece, "sample_sa_solver_pece"),
-    "er_sde": Entry(ErSde, "sample_er_sde"),
+    "seeds_2": Entry(Seeds2, "sample_seeds_2", MakeOnFlow(Seeds2)),
+    "seeds_3": Entry(Seeds3, "sample_seeds_3", MakeOnFlow(Seeds3)),
+    "sa_solver": Entry(SaSolver, "sample_sa_solver", MakeOnFlow(SaSolver)),
+    "sa_solver_pece": Entry(SaSolverPece, "sample_sa_solver_pece", MakeOnFlow(SaSolverPece)),
+    "er_sde": Entry(ErSde, "sample_er_sde", MakeOnFlow(ErSde)),
     "lcm": Entry(_lcm, "sample_lcm", _flow_lcm),
 }
 NO_FORM = {
