@@ -181,10 +181,12 @@ def dpmpp_3m_sde(model, x, s, host, bounds, noise, eta=1.0, s_noise=1.0):
     return x
 
 
-def lms(model, x, s, host, bounds, noise=None, order=4):
+def lms(model, x, s, host, bounds, noise=None, order=4, lower_order_final=False):
     s, past = [float(each) for each in s], []
     for i in range(len(s) - 1):
         past = [(x - model(x, one(x, s[i]))) / s[i], *past[: order - 1]]
+        if lower_order_final and host[i + 1] == 0:
+            past = past[:1]
         used = 1
         while used < len(past) and bounds.may(
             ratio(s[i] - s[i + 1], s[i - used] - s[i - used + 1]),

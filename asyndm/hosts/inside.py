@@ -26,7 +26,7 @@ _ANCESTRAL = {"eta": (0.0, 1.0)}  # above, ComfyUI's leaves out noise that the n
 
 _OFFSET = "offset_first_sigma_for_snr"  # ComfyUI's function for the first level of flow
 # Rules whose hosts do not agree about the step to 0.
-_ENDS_DIFFER = ("ipndm", "ipndm_v")
+_ENDS_DIFFER = ("ipndm", "ipndm_v", "lms")
 # SA-Solver in ComfyUI is stochastic in this part of the model's levels, "percent" from the top.
 _STOCHASTIC = {"start_sigma": 0.2, "end_sigma": 0.8}
 
@@ -85,8 +85,8 @@ def _check_default(setting: str, value: Any) -> None:
 def ends_in_denoised(twin: Callable) -> bool:
     """Whether a multistep sampler's step to 0 is of order 1, whose end is the prediction.
 
-    reForge's IPNDM does so, Forge's ends in a step of its full order. Asked by a run of two steps
-    on one number: the slope is 0 in the first of them, so a higher order shows in the second.
+    reForge's IPNDM and Neo's LMS do so, Forge's end in a step of their full order. Asked by a run
+    of two steps on one number: the slope is 0 in the first, so a higher order shows in the second.
     """
     seen = []
 

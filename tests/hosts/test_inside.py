@@ -11,17 +11,17 @@ from asyndm.core.run import Director
 from asyndm.core.sampling import sample_asyndm
 
 
-@pytest.mark.parametrize("rule", ["ipndm", "ipndm_v"])
+@pytest.mark.parametrize("rule", ["ipndm", "ipndm_v", "lms"])
 @pytest.mark.parametrize("lower", [False, True])
 def test_how_a_multistep_sampler_ends_is_asked_of_it(host, rule, lower):
-    """Forge's IPNDM steps to 0 in its full order, reForge's takes the prediction."""
+    """Forge's IPNDM and LMS step to 0 in their full order, Neo's LMS takes the prediction."""
     from core_toys import PARAMETRISATIONS, random_masks
 
     from asyndm.hosts.inside import options_inside
 
     def twin(model, x, sigmas, extra_args=None, callback=None, disable=None):
         levels, off = sigmas.tolist(), rule_oracles.Bounds(on=False)
-        oracle = getattr(adams_oracles, rule)
+        oracle = (rule_oracles.WRITTEN | adams_oracles.WRITTEN)[rule]
         return oracle(model, x, sigmas, levels, off, lower_order_final=lower)
 
     options = options_inside(rule, twin, {}, None)

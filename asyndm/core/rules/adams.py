@@ -84,8 +84,8 @@ class Lms(AdamsBashforth):
 
     _order_name = "order"
 
-    def __init__(self, order: int = 4) -> None:
-        super().__init__(order)
+    def __init__(self, order: int = 4, lower_order_final: bool = False) -> None:
+        super().__init__(order, lower_order_final)
 
     def _weights(self, nodes, end):
         return lagrange_integrals([node - nodes[0] for node in nodes], end - nodes[0])
