@@ -114,6 +114,17 @@ def test_its_own_options_are_the_twins(host, traces, sampler):
     assert apart(plain.images[0], made.images[0]) <= 1
 
 
+def test_steps_outside_the_churned_levels_draw_as_the_twin(host, traces, sampler):
+    """k-diffusion draws in them, too, and throws it away; ComfyUI's functions draw nothing."""
+    if not REAL or sampler not in ("Heun", "DPM2"):
+        pytest.skip("only those that churn; the stand-ins hand in none")
+    asked = {"sampler_name": sampler, "steps": 6, "s_churn": 3.0, "s_tmin": 0.5, "s_tmax": 8.0}
+    plain, quiet = (make(host, "txt2img", **{**asked, **more}) for more in ({}, {"s_churn": 0.0}))
+    made = make(host, "txt2img", **asked, **ticked(curvature=1e-9))
+    assert apart(plain.images[0], quiet.images[0]) > 3
+    assert apart(plain.images[0], made.images[0]) <= 1
+
+
 def test_a_model_that_predicts_v(host, sampler):
     """The timestep samplers and LCM have wrappers of their own for it."""
     name = "sd2-v" if REAL else "v"

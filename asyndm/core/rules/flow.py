@@ -20,7 +20,7 @@ TOP = 1 - 1e-6
 class OnFlow(Rule):
     """Any rule that draws no churn, in other units: of x / (1 - sigma) and sigma / (1 - sigma).
 
-    Both name the same half log-SNR (Kingma et al. 2021, arXiv 2107.00630, section 3.3), in which
+    Both name the same half log-SNR (Kingma et al. 2021, arXiv 2107.00630), in which
     DPM-Solver++, ER-SDE, SEEDS and SA-Solver are written, so a step is the rule's own.
 
     Args:
