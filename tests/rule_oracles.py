@@ -329,6 +329,23 @@ WRITTEN = {
 }
 
 
+def dpm_2_a_on_flow(model, x, s, noise):
+    """Forge's for Flux: half way to sigma_down in log sigma, and noise up again."""
+    s = [float(each) for each in s]
+    for now, after in zip(s, s[1:], strict=False):
+        d = (x - model(x, one(x, now))) / now
+        if after == 0:
+            return x + d * (after - now)
+        down = after * after / now
+        middle = math.sqrt(now * down)
+        ahead = x + d * (middle - now)
+        x = x + (ahead - model(ahead, one(x, middle))) / middle * (down - now)
+        kept = (1 - after) / (1 - down) if down < 1 else 1.0
+        up = math.sqrt(max(after**2 - (down * kept) ** 2, 0))
+        x = kept * x + up * noise(now, after)
+    return x
+
+
 def lcm(model, x, s, noise, flow=False):
     """D, and noise to the next level."""
     for i in range(len(s) - 1):

@@ -300,6 +300,8 @@ def test_flow_latents(kdiff, rule):
         drawn = [one[where] for one in noise.drawn]
         if rule == "lcm":
             theirs = oracles.lcm(pointwise, x[where], each, NextNoise(drawn), flow=True)
+        elif rule == "dpm_2_a":
+            theirs = oracles.dpm_2_a_on_flow(pointwise, x[where], each, NextNoise(drawn))
         else:
             bounds = Bounds() if rule in WRITTEN else None
             made = in_half_log_snr if REGISTRY[rule].by_half_log_snr else plain
@@ -312,7 +314,7 @@ def test_the_registry_says_what_has_no_form():
         with pytest.raises(ValueError, match=why[:20]):
             make_rule(name)
     with pytest.raises(ValueError, match="flow"):
-        make_rule("dpm_2_a", flow=True)
+        make_rule("ddim", flow=True)
     with pytest.raises(ValueError, match="s_churn"):
         make_rule("lms", s_churn=1.0)
     with pytest.raises(ValueError, match="solver_type"):

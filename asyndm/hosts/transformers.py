@@ -63,7 +63,9 @@ def check(run: HostRun) -> None:
         run.telling.note("norms: a transformer has no group norms; it changes nothing.")
     if not run.parametrisation.flow:
         return
-    if not run.job.knows_flow:
+    # Where the host's own ancestral step is not flow's, DPM2 a's is not, either.
+    ancestral = run.job.rule == "dpm_2_a" and not run.ancestral_is_flow()
+    if ancestral or not run.job.knows_flow:
         raise SettingsError(
             f"sampler {run.p.sampler.config.name!r} has no asynchronous form for "
             "rectified-flow models; choose Euler, Euler a or DPM++ 2M."

@@ -73,7 +73,7 @@ def test_which_sde_samplers_know_flow_is_asked_of_them(host):
 
     for rule in ("dpmpp_2m_sde", "dpmpp_sde", "er_sde", "seeds_3", "sa_solver"):
         assert knows(rule, of_comfyui) and not knows(rule, of_k_diffusion)
-    assert knows("heun", of_k_diffusion) and not knows("dpm_2_a", of_comfyui)
+    assert knows("heun", of_k_diffusion) and not knows("ddim", of_comfyui)
 
 
 def test_the_first_level_is_the_twins(host):

@@ -18,7 +18,14 @@ from asyndm.core.rules.base import Rule
 from asyndm.core.rules.er_sde import ErSde
 from asyndm.core.rules.flow import MakeOnFlow
 from asyndm.core.rules.gradient import GradientEstimation
-from asyndm.core.rules.inner import Dpm2, Dpm2Ancestral, DpmPP2SAncestral, DpmPPSde, Heun
+from asyndm.core.rules.inner import (
+    Dpm2,
+    Dpm2Ancestral,
+    DpmPP2SAncestral,
+    DpmPPSde,
+    FlowDpm2Ancestral,
+    Heun,
+)
 from asyndm.core.rules.multistep import (
     DpmPP2M,
     DpmPP2MSde,
@@ -83,7 +90,7 @@ REGISTRY = {
     "dpmpp_2s_a": Entry(DpmPP2SAncestral, "sample_dpmpp_2s_ancestral"),
     "heun": Entry(Heun, "sample_heun", Heun),
     "dpm_2": Entry(Dpm2, "sample_dpm_2", Dpm2),
-    "dpm_2_a": Entry(Dpm2Ancestral, "sample_dpm_2_ancestral"),
+    "dpm_2_a": Entry(Dpm2Ancestral, "sample_dpm_2_ancestral", FlowDpm2Ancestral),
     "lms": Entry(Lms, "sample_lms", Lms),
     "ipndm": Entry(Ipndm, "sample_ipndm", Ipndm),
     "ipndm_v": Entry(IpndmV, "sample_ipndm_v", IpndmV),

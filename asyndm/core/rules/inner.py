@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 
 from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step, half_way
+from asyndm.core.rules.single import renoised_on_flow
 
 
 class Heun(Churned):
@@ -89,6 +90,36 @@ class Dpm2Ancestral(_Ancestral):
     @staticmethod
     def _second(x, denoised, inside, sigma, middle, down):
         return x + (inside - denoised) / middle * (down - sigma)
+
+
+class FlowDpm2Ancestral(Rule):
+    """DPM2 a on (1 - sigma) x0 + sigma noise: :class:`Dpm2` to ``FlowDdpm``'s level, and noise.
+
+    As Forge's function has it for Flux.
+    """
+
+    draws_noise = True
+    calls = 2
+
+    def __init__(self, eta: float = 1.0, s_noise: float = 1.0) -> None:
+        self.eta, self.s_noise = eta, s_noise
+
+    def _down(self, sigma, sigma_next):
+        return sigma_next * (1 + self.eta * (sigma_next / sigma - 1))
+
+    def _middle(self, sigma, sigma_next):
+        return half_way(sigma, self._down(sigma, sigma_next))
+
+    def step(
+        self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
+    ):
+        if host_sigma_next <= 0:
+            return euler_step(x, denoised, sigma, sigma_next)
+        middle, down = self._middle(sigma, sigma_next), self._down(sigma, sigma_next)
+        inside = euler_step(x, denoised, sigma, middle)
+        d = (inside - model_at(inside, self._middle)) / middle
+        x = x + d * (down - sigma)
+        return renoised_on_flow(x, down, sigma_next, draw() * self.s_noise)
 
 
 class DpmPP2SAncestral(_Ancestral):

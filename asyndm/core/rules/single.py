@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step
 
@@ -88,11 +89,16 @@ class FlowDdpm(Rule):
         x = euler_step(x, denoised, sigma, down)
         if host_sigma_next <= 0:
             return x
-        # A pixel that stands still at sigma = 1 has 0 / 0 here: nothing is left to rescale.
-        room = 1 - down
-        scale = torch.where(room > 0, (1 - sigma_next) / room.clamp(min=1e-12), 1.0)
-        up = (sigma_next**2 - (down * scale) ** 2).clamp(min=0).sqrt()
-        return scale * x + draw() * self.s_noise * up
+        return renoised_on_flow(x, down, sigma_next, draw() * self.s_noise)
+
+
+def renoised_on_flow(x: Tensor, down: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
+    """From the level ``down`` up to ``sigma_next``, x0's share and the variance as they must be."""
+    # A pixel that stands still at sigma = 1 has 0 / 0 here: nothing is left to rescale.
+    room = 1 - down
+    scale = torch.where(room > 0, (1 - sigma_next) / room.clamp(min=1e-12), 1.0)
+    up = (sigma_next**2 - (down * scale) ** 2).clamp(min=0).sqrt()
+    return scale * x + noise * up
 
 
 class Lcm(Rule):
