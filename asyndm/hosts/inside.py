@@ -22,8 +22,6 @@ from asyndm.hosts.calls import names_of
 # What a rule here was shown to do as its twin does: from, to (both inside), and how to say it.
 _BOUNDS = {"eta": (0.0, float("inf")), "s_noise": (0.0, float("inf")), "r": (0.05, 1.0)}
 _ANCESTRAL = {"eta": (0.0, 1.0)}  # above, ComfyUI's leaves out noise that the next level lacks
-
-
 _OFFSET = "offset_first_sigma_for_snr"  # ComfyUI's function for the first level of flow
 # Rules whose hosts do not agree about the step to 0.
 _ENDS_DIFFER = ("ipndm", "ipndm_v", "lms")

@@ -63,10 +63,13 @@ class AdamsBashforth(Rule):
 
     def _may(self, levels: list[Tensor], hosts: list[float]) -> Tensor:
         """Whether the oldest of ``levels`` (the next, this, the one before, ...) may be used."""
+        return within_reach(*self._ratios(levels, hosts))
+
+    @staticmethod
+    def _ratios(levels: list[Tensor], hosts: list[float]) -> tuple[Tensor, float]:
+        """The step to come in units of the oldest one, of the pixels and of the host."""
         step, last = levels[1] - levels[0], levels[-1] - levels[-2]
-        return within_reach(
-            ratio_of(step, last), host_ratio(hosts[1] - hosts[0], hosts[-1] - hosts[-2])
-        )
+        return ratio_of(step, last), host_ratio(hosts[1] - hosts[0], hosts[-1] - hosts[-2])
 
     def _weights(self, nodes: list[Tensor], end: Tensor) -> list[Tensor]:
         """Of the slopes at ``nodes`` (this level first), for a step to ``end``: they sum to it."""
@@ -103,9 +106,7 @@ class Ipndm(AdamsBashforth):
         super().__init__(max_order, lower_order_final)
 
     def _may(self, levels, hosts):
-        step, last = levels[1] - levels[0], levels[-1] - levels[-2]
-        wanted = host_ratio(hosts[1] - hosts[0], hosts[-1] - hosts[-2])
-        ratio = ratio_of(step, last)
+        ratio, wanted = self._ratios(levels, hosts)
         return within_reach(ratio, wanted) & (ratio * LONGEST_REACH >= min(1.0, wanted))
 
     def _weights(self, nodes, end):
@@ -178,12 +179,9 @@ class Deis(AdamsBashforth):
         super().__init__(max_order, lower_order_final=True)
 
     def _may(self, levels, hosts):
-        step, last = (
-            vp_time(a) - vp_time(b) for a, b in ((levels[1], levels[0]), (levels[-1], levels[-2]))
-        )
         times = vp_time(torch.tensor(hosts, dtype=torch.float64)).tolist()
-        wanted = host_ratio(times[1] - times[0], times[-1] - times[-2])
-        return within_reach(ratio_of(step, last), wanted) & (levels[0] > 0)
+        may = super()._may([vp_time(level) for level in levels], times)
+        return may & (levels[0] > 0)
 
     def _weights(self, nodes, end):
         start, times = nodes[0], [vp_time(node) for node in nodes]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from asyndm.core.rules.base import Churned, Rule, ancestral_split, euler_step, half_way
-from asyndm.core.rules.single import renoised_on_flow
+from asyndm.core.rules.single import down_on_flow, renoised_on_flow
 
 
 class Heun(Churned):
@@ -104,18 +104,16 @@ class FlowDpm2Ancestral(Rule):
     def __init__(self, eta: float = 1.0, s_noise: float = 1.0) -> None:
         self.eta, self.s_noise = eta, s_noise
 
-    def _down(self, sigma, sigma_next):
-        return sigma_next * (1 + self.eta * (sigma_next / sigma - 1))
-
     def _middle(self, sigma, sigma_next):
-        return half_way(sigma, self._down(sigma, sigma_next))
+        return half_way(sigma, down_on_flow(sigma, sigma_next, self.eta))
 
     def step(
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
     ):
         if host_sigma_next <= 0:
             return euler_step(x, denoised, sigma, sigma_next)
-        middle, down = self._middle(sigma, sigma_next), self._down(sigma, sigma_next)
+        down = down_on_flow(sigma, sigma_next, self.eta)
+        middle = half_way(sigma, down)
         inside = euler_step(x, denoised, sigma, middle)
         d = (inside - model_at(inside, self._middle)) / middle
         x = x + d * (down - sigma)

@@ -76,6 +76,11 @@ class DpmPP2MSde(Rule):
         if host_sigma_next <= 0:
             return denoised
         h, host_h = (sigma / sigma_next).log(), math.log(host_sigma / host_sigma_next)
+        out = self._along(x, denoised, h, host_h)
+        return _noised(out, h, sigma_next, self.eta, self.s_noise, draw)
+
+    def _along(self, x: Tensor, denoised: Tensor, h: Tensor, host_h: float) -> Tensor:
+        """A step of ``h`` in log sigma without its noise; remembers it."""
         reach = (1 + self.eta) * h
         share = -torch.expm1(-reach)
         out = (1 - share) * x + share * denoised
@@ -85,7 +90,7 @@ class DpmPP2MSde(Rule):
             weight = share / 2 if self.solver_type == "midpoint" else phi_2(reach)
             out = out + weight * over_r * (denoised - self._old)
         self._old, self._h_last, self._host_h_last = denoised, h, host_h
-        return _noised(out, h, sigma_next, self.eta, self.s_noise, draw)
+        return out
 
 
 class ResMultistep(DpmPP2MSde):
@@ -106,39 +111,29 @@ class ResMultistep(DpmPP2MSde):
         return super().step(x, denoised, sigma, sigma_next, host_sigma, host_sigma_next)
 
 
-class ResMultistepAncestral(Rule):
+class ResMultistepAncestral(ResMultistep):
     """Res Multistep Ancestral of ComfyUI: :class:`ResMultistep` to sigma_down, and ancestral noise.
 
     A remembered step is as long as its way to its own sigma_down; the cap is that of
     :class:`DpmPP2M` on the ratio of the two. Order 2 for eta 0.
     """
 
-    draws_noise = True
-
     def __init__(self, eta: float = 1.0, s_noise: float = 1.0) -> None:
-        self.eta, self.s_noise = eta, s_noise
-        self._old: Tensor | None = None
-        self._h_last: Tensor | None = None
-        self._host_h_last = 0.0
+        super().__init__(s_noise)
+        self.split, self.draws_noise = eta, True
 
     def step(
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
     ):
         if host_sigma_next <= 0:
             return denoised
-        down, up = ancestral_split(sigma, sigma_next, self.eta)
+        down, up = ancestral_split(sigma, sigma_next, self.split)
         ends = (torch.tensor(each, dtype=torch.float64) for each in (host_sigma, host_sigma_next))
-        host_down = float(ancestral_split(*ends, self.eta)[0])
+        host_down = float(ancestral_split(*ends, self.split)[0])
         # sigma_down is 0 for eta above 1 alone: there the step ends in D, and nobody looks back.
         h = (sigma / torch.where(down > 0, down, sigma)).log()
         host_h = math.log(host_sigma / host_down) if host_down > 0 else 0.0
-        share = -torch.expm1(-h)
-        out = (1 - share) * x + share * denoised
-        if self._old is not None:
-            cap = max(2 * SECOND_ORDER_CAP, host_ratio(host_h, self._host_h_last))
-            over = ratio_of(h, self._h_last).clamp(0, cap)
-            out = out + phi_2(h) * over * (denoised - self._old)
-        self._old, self._h_last, self._host_h_last = denoised, h, host_h
+        out = self._along(x, denoised, h, host_h)
         return torch.where(down > 0, out, denoised) + draw() * self.s_noise * up
 
 

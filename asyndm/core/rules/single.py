@@ -85,11 +85,16 @@ class FlowDdpm(Rule):
     def step(
         self, x, denoised, sigma, sigma_next, host_sigma, host_sigma_next, draw=None, model_at=None
     ):
-        down = sigma_next * (1 + self.eta * (sigma_next / sigma - 1))
+        down = down_on_flow(sigma, sigma_next, self.eta)
         x = euler_step(x, denoised, sigma, down)
         if host_sigma_next <= 0:
             return x
         return renoised_on_flow(x, down, sigma_next, draw() * self.s_noise)
+
+
+def down_on_flow(sigma: Tensor, sigma_next: Tensor, eta: float) -> Tensor:
+    """The level an ancestral step goes down to before noise is added."""
+    return sigma_next * (1 + eta * (sigma_next / sigma - 1))
 
 
 def renoised_on_flow(x: Tensor, down: Tensor, sigma_next: Tensor, noise: Tensor) -> Tensor:
