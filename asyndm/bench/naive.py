@@ -7,7 +7,6 @@ output as the table of :mod:`asyndm.network.field`, and it is what that is compa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -44,25 +43,16 @@ class EveryPixelField:
     def __init__(self, timesteps: Tensor) -> None:
         self.rows, self.height, self.width = timesteps.shape
         self.timesteps = timesteps.flatten()
-        self.table: Tensor | None = None  # [rows * H * W, E]
+        self.paired = False
 
-    def share(self, time: Tensor) -> None:
-        """Set the table to the embeddings of time."""
-        self.table = time
+    def each_row(self, time: Tensor) -> Tensor:
+        """The embeddings [rows * H * W, E] as they are: every pixel has its own."""
+        self.paired = True
+        return time
 
-    def join(self, time: Tensor, parts: Sequence[Tensor], concatenate: bool = False) -> None:
-        """Set the table; each network row joins ``parts`` [rows, E] with its embeddings of time.
-
-        Raises:
-            UnsupportedNetwork: a guidance scale is embedded together with time.
-        """
-        if time.ndim != 2:
-            raise UnsupportedNetwork("The naive way does not know networks that embed guidance.")
-        pixels = self.height * self.width
-        for part in parts:
-            part = part.expand(self.rows, -1).repeat_interleave(pixels, dim=0)
-            time = torch.cat([time, part], dim=-1) if concatenate else time + part
-        self.table = time
+    def beside(self, part: Tensor) -> Tensor:
+        """Vectors of the network rows [rows or 1, E], at every pixel."""
+        return part.expand(self.rows, -1).repeat_interleave(self.height * self.width, dim=0)
 
     def spread(self, values: Tensor, height: int, width: int) -> Tensor:
         """Values [rows * H * W, C] sampled at block centres: [rows, C, height, width]."""
@@ -91,3 +81,7 @@ class NaiveLdmHooks(_EveryPixel, LdmHooks):
 
 class NaiveDiffusersHooks(_EveryPixel, DiffusersHooks):
     """The naive way in a diffusers U-Net."""
+
+    def _pair_condition(self, module: nn.Module, args: tuple) -> None:
+        if self.field is not None and len(args) > 1 and args[1] is not None:
+            raise UnsupportedNetwork("The naive way does not know networks that embed guidance.")

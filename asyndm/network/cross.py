@@ -10,7 +10,7 @@ from torch import nn
 
 from asyndm.core.grids import Size
 from asyndm.network.errors import UnsupportedNetwork
-from asyndm.network.modules import every_module, holding
+from asyndm.network.modules import outermost
 
 NEAR = 16  # the side of the attention grid on a 64x64 latent, where the paper reads its masks
 
@@ -63,7 +63,7 @@ def find_cross_attention(module: nn.Module, level: int) -> list[CrossLayer]:
         UnsupportedNetwork: a layer keeps q and k where hooks cannot see them.
     """
     layers = []
-    for transformer in holding("transformer_blocks", every_module(module)):
+    for transformer in outermost("transformer_blocks", module):
         for block in transformer.transformer_blocks or ():
             attention = getattr(block, "attn2", None)
             if attention is None or getattr(attention, "is_cross_attention", True) is False:

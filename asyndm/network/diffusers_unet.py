@@ -1,9 +1,9 @@
 """Per-pixel timesteps in the U-Nets of diffusers.
 
 ResnetBlock2D insists on one vector an image: `features + time_emb_proj(temb)[:, :, None, None]`.
-Here the block projects the table, and what it then indexes and adds is not the product but
-:class:`Projected`, which adds the map [rows, C, h, w]; a block that scales and shifts by time gets
-the map itself.
+The block projects the table (see :mod:`asyndm.network.unet`), and what it then indexes and adds is
+not the product but :class:`Projected`, which adds the map [rows, C, h, w]; a block that scales and
+shifts by time gets the map itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from asyndm.core.grids import Size
@@ -19,8 +18,8 @@ from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import CrossLayer, find_cross_attention
 from asyndm.network.errors import UnsupportedNetwork
 from asyndm.network.field import TimestepField
-from asyndm.network.hooks import UNetHooks
-from asyndm.network.modules import every_module, holding
+from asyndm.network.modules import holding
+from asyndm.network.unet import TableHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
@@ -30,7 +29,7 @@ NORMS = ("default", "scale_shift")  # how a block may take in time
 _AS_MAP = (slice(None), slice(None), None, None)
 
 
-class DiffusersHooks(UNetHooks):
+class DiffusersHooks(TableHooks):
     """The hooks of one diffusers U-Net."""
 
     known_by = ("time_proj", "time_embedding", "down_blocks", "up_blocks")
@@ -43,25 +42,17 @@ class DiffusersHooks(UNetHooks):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
-        self._active: dict[object, Tensor] = {}  # the table behind a block's kind of activation
-        self._sinusoids: Tensor | None = None  # of the table's timesteps
         super().__init__(unet, call, capture, norms)
-        self.blocks = _find_blocks(unet)
-        config = getattr(unet, "config", None)
-        self.concatenate = bool(getattr(config, "class_embeddings_concat", False))
+        self.blocks = _find_blocks(self.modules)
 
     def watch_time(self) -> None:
         self.before(self.unet.time_proj, self._ask_time)
-        self.after(self.unet.time_proj, self._split_time)
-        self.after(self.unet.time_embedding, self._time_embedded)
-        for name in ("class_embedding", "add_embedding"):
-            module = getattr(self.unet, name, None)
-            if isinstance(module, nn.Module):
-                self.after(module, self.add_part)
+        self.before(self.unet.time_embedding, self._pair_condition)
+        added = [getattr(self.unet, name, None) for name in ("class_embedding", "add_embedding")]
+        self.watch_embedding(self.unet.time_embedding, added)
         for block in self.blocks:
             if block.time_embedding_norm != "default":
                 self.measure(block, block.conv1)
-            self.before(block.time_emb_proj, self._swap(block))
             self.after(block.time_emb_proj, self._gather(block))
 
     def check_inputs(self, kwargs: dict) -> None:
@@ -92,62 +83,24 @@ class DiffusersHooks(UNetHooks):
 
         return layers, sizes
 
-    def finish(self, table: Tensor) -> Tensor:
-        activation = getattr(self.unet, "time_embed_act", None)
-        return table if activation is None else activation(table)
-
     def _ask_time(self, module: nn.Module, args: tuple) -> tuple | None:
-        if self.field is None:
+        if self.field is None or self._time is not None:  # later it may embed class labels
             return None
-        return (torch.cat([args[0], self.field.timesteps.to(args[0].device)]),)
+        return (self.field.timesteps.to(args[0].device), *args[1:])
 
-    def _split_time(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        if self.field is None:
+    def _pair_condition(self, module: nn.Module, args: tuple) -> tuple | None:
+        """The guidance scale of distilled models enters ahead of the MLP, row by row."""
+        if self.field is None or len(args) < 2 or args[1] is None:
             return None
-        own = len(output) - len(self.field.timesteps)
-        self._sinusoids = output[own:]
-        return output[:own]
-
-    def _time_embedded(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self.field is None or self._sinusoids is None:
-            return
-        condition = args[1] if len(args) > 1 else None
-        sinusoids = self._sinusoids.to(args[0])
-        # forward(), not the call: this hook must not run for the table. And the table alone: in one
-        # product with the rows' own an image would depend on its batch in the last bit.
-        if condition is None:
-            self._time = module.forward(sinusoids)
-        else:  # the guidance scale of distilled models enters ahead of the MLP, row by row
-            sinusoids = sinusoids.expand(len(condition), -1, -1)
-            self._time = module.forward(sinusoids, condition[:, None])
-
-    def _swap(self, block: nn.Module) -> Callable:
-        activation = None if getattr(block, "skip_time_act", False) else block.nonlinearity
-        kind = None if activation is None else _kind(activation)
-
-        def hook(module: nn.Module, args: tuple) -> tuple | None:
-            if self.field is None:
-                return None
-            table = self.join(self.field)
-            if activation is not None:
-                if kind not in self._active:  # mostly one function for all blocks
-                    self._active[kind] = activation(table)
-                table = self._active[kind]
-            return (table.to(args[0]), *args[1:])
-
-        return hook
+        return (self.field.each_row(args[0]), self.field.beside(args[1]), *args[2:])
 
     def _gather(self, block: nn.Module) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Projected | None:
-            field = self.field
-            return None if field is None else Projected(field, output, self._sizes.get(block))
+            if self.field is None:
+                return None
+            return Projected(self.told(), output, self._sizes.get(block))
 
         return hook
-
-    def _forget(self) -> None:
-        self._active.clear()
-        self._sinusoids = None
-        super()._forget()
 
 
 class Projected:
@@ -179,13 +132,13 @@ class Projected:
         return features + self.field.spread(self.values, *features.shape[-2:])
 
 
-def _find_blocks(unet: nn.Module) -> list[nn.Module]:
+def _find_blocks(modules: list[nn.Module]) -> list[nn.Module]:
     """The blocks that take in time.
 
     Raises:
         UnsupportedNetwork: there are none, or of a kind that takes it in otherwise.
     """
-    blocks, modules = [], every_module(unet)
+    blocks = []
     kinds = {type(module).__name__ for module in modules}
     if any("Temporal" in kind for kind in kinds) or holding("motion_modules", modules):
         raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
@@ -210,13 +163,6 @@ def _find_blocks(unet: nn.Module) -> list[nn.Module]:
     if not blocks:
         raise UnsupportedNetwork("The network has no block that takes in time.")
     return blocks
-
-
-def _kind(activation: Callable) -> object:
-    """Equal where two are one function: in later diffusers each block has a SiLU of its own."""
-    if not isinstance(activation, nn.Module) or list(activation.parameters()):
-        return activation
-    return type(activation), activation.extra_repr()
 
 
 def _adapts(module: nn.Module) -> bool:

@@ -71,6 +71,7 @@ class TransformerHooks(UNetHooks):
         self.reader: JointReader | None = None
         self.text_tokens = 0
         self._tokens: TokenRows | None = None
+        self._parts: list[Tensor] = []  # [rows, E] each, added to the embeddings of time
         self._text: Tensor | None = None  # [rows, E], the embeddings that text tokens are told
         self._table: dict[bool, Tensor] = {}  # with and without the activation
         self._values: dict[Station, Tensor] = {}  # [rows of the output, chunks * C]
@@ -170,6 +171,11 @@ class TransformerHooks(UNetHooks):
 
         self._handles.append(module.register_forward_pre_hook(ask, with_kwargs=True))
         self._handles.append(module.register_forward_hook(split, with_kwargs=True))
+
+    def add_part(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        """A hook: remember a vector [rows, E] the network adds to the embedding of time."""
+        if self.field is not None:
+            self._parts.append(output)
 
     def take_rotation(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         """A hook: rotary positions [rows, 1, tokens, d / 2, 2, 2], a matrix for each pair."""
@@ -307,9 +313,17 @@ class TransformerHooks(UNetHooks):
         self._tokens = TokenRows(self.field, tokens_of(size, self.patch), told, self.text_behind)
 
     def join(self, field: TimestepField) -> Tensor:
-        if field.table is None and field.each and self._time is not None:
-            self._time = self._time.view(-1, field.each, self._time.shape[-1])[field.image]
-        return super().join(field)
+        """The finished table; put together when the first station asks for it."""
+        if field.table is None:
+            if self._time is None:
+                raise UnsupportedNetwork("The network embeds time in a way AsynDM does not know.")
+            if field.each:
+                self._time = self._time.view(-1, field.each, self._time.shape[-1])[field.image]
+            if self._parts or self._time.ndim == 3:
+                field.join(self._time, self._parts)
+            else:
+                field.share(self._time)
+        return field.table
 
     def _field(self, call: NetworkCall, device: torch.device) -> TimestepField:
         field = super()._field(call, device)
@@ -318,6 +332,7 @@ class TransformerHooks(UNetHooks):
     def _forget(self) -> None:
         super()._forget()
         self._tokens = self._text = None
+        self._parts = []
         self._table.clear()
         self._values = {}
         if self.reader is not None:

@@ -74,37 +74,50 @@ class TimestepField:
         """Set the table: all network rows have the same embeddings ``time`` [R, E]."""
         self.table, self._width = time, 0
 
-    def join(self, time: Tensor, parts: Sequence[Tensor], concatenate: bool = False) -> None:
+    def join(self, time: Tensor, parts: Sequence[Tensor]) -> None:
         """Set the table: each network row adds vectors of its own (labels, sizes, pooled text).
-
-        The activation that follows is not linear, so the sums cannot be taken after a block's
-        projection: the table has one row for each (network row, timestep) pair. A network row
-        never needs more timesteps than its image has grid cells.
 
         Args:
             time: [R, E], or [rows, R, E] where time itself is embedded differently in each row.
             parts: [rows or 1, E] each, added in this order.
-            concatenate: join the parts on the channels instead of adding them.
         """
-        cells = self._pixel_time.index[0].numel()
-        if time.ndim == 2 and time.shape[0] > cells:
-            time = time[self._pixel_time.index.flatten(1)[self._image]]
-            own = torch.arange(cells, device=time.device).view(1, *self._pixel_time.grid)
-            index = own.expand(self._pixel_time.index.shape[0], -1, -1)
-            self._pixel_time = dataclasses.replace(self._pixel_time, index=index)
-        elif time.ndim == 2:
-            time = time[None]
-        time = time.expand(self.rows, -1, -1)
+        time = self.each_row(time) if time.ndim == 2 else self._number(time)
         for part in parts:
-            part = part[:, None]
-            if concatenate:
-                time = torch.cat([time, part.expand(*time.shape[:2], -1)], dim=-1)
-            else:
-                time = time + part
+            time = time + self.beside(part)
+        self.table = time
+
+    @property
+    def paired(self) -> bool:
+        """Whether :meth:`each_row` has been asked: table rows belong to one network row each."""
+        return self._width > 0
+
+    def each_row(self, time: Tensor) -> Tensor:
+        """Values of the table [R, E], for each network row apart: [rows * N, E], N at most R.
+
+        Where each network row adds a vector of its own, an activation follows that is not linear:
+        the sums cannot be taken after a block's projection, so the table has a row for each
+        (network row, timestep) pair. A network row never needs more timesteps than its image has
+        grid cells.
+        """
+        index = self._levels.index
+        if time.shape[0] > index[0].numel():
+            time = time[index.flatten(1)[self._image]]
+            own = torch.arange(index[0].numel(), device=time.device).view(1, *self._levels.grid)
+            own = own.expand(index.shape[0], -1, -1)
+            self._pixel_time = dataclasses.replace(self._levels, index=own)
+            return self._number(time)
+        return self._number(time.expand(self.rows, -1, -1))
+
+    def beside(self, part: Tensor) -> Tensor:
+        """Vectors of the network rows [rows or 1, E], at the rows of :meth:`each_row`."""
+        return part[:, None].expand(self.rows, self._width, -1).flatten(0, 1)
+
+    def _number(self, time: Tensor) -> Tensor:
+        """[rows, N, E], numbered through."""
         self._width = time.shape[1]
         starts = torch.arange(self.rows, device=time.device) * self._width
         self._starts = starts.view(-1, 1, 1)
-        self.table = time.flatten(0, 1)
+        return time.flatten(0, 1)
 
     def spread(self, values: Tensor, height: int, width: int) -> Tensor:
         """Table values [len(table), C] at every pixel: [rows, C, height, width].

@@ -43,7 +43,6 @@ class UNetHooks(ABC):
     known_by: tuple[str, ...]  # modules that a network of this family has
     input_names: tuple[str, ...]  # what the latents are called where they are given by name
     frames = False  # one frame of a video, [B, C, 1, H, W], is a picture, too
-    concatenate = False  # the vectors a row adds are joined on the channels instead
 
     def __init__(
         self,
@@ -52,12 +51,10 @@ class UNetHooks(ABC):
         capture: AttentionCapture | None = None,
         norms: LevelledNorms | None = None,
     ) -> None:
-        check_hookable(unet)
+        self.modules = check_hookable(unet)  # all of them
         self.unet, self.call, self.capture, self.norms = unet, call, capture, norms
         self.field: TimestepField | None = None  # None = this forward is synchronous
         self._time: Tensor | None = None
-        self._parts: list[Tensor] = []
-        self._sizes: dict[nn.Module, Size] = {}  # of the features in the running block
         self._handles: list = []
         self._reading: list = []  # those of the hooks that see queries and keys, of one level
         self._level: int | None = None
@@ -129,35 +126,6 @@ class UNetHooks(ABC):
         """Call ``hook(module, args)`` ahead of the module for as long as this is attached."""
         self._handles.append(module.register_forward_pre_hook(hook))
 
-    def measure(self, block: nn.Module, module: nn.Module) -> None:
-        """Remember the size of a block's features behind one of its modules."""
-
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            self._sizes[block] = tuple(output.shape[-2:])
-
-        self.after(module, hook)
-
-    def add_part(self, module: nn.Module, args: tuple, output) -> None:
-        """Remember a vector [rows, E] the network adds to the embedding of time."""
-        if self.field is not None:
-            self._parts.append(output[0] if isinstance(output, tuple) else output)
-
-    def join(self, field: TimestepField) -> Tensor:
-        """The finished table; put together when the first block asks for it."""
-        if field.table is None:
-            if self._time is None:
-                raise UnsupportedNetwork("The network embeds time in a way AsynDM does not know.")
-            if self._parts or self._time.ndim == 3:
-                field.join(self._time, self._parts, self.concatenate)
-            else:
-                field.share(self._time)
-            field.table = self.finish(field.table)
-        return field.table
-
-    def finish(self, table: Tensor) -> Tensor:
-        """The table [N, E] as the blocks receive it. By default as it is."""
-        return table
-
     def check_inputs(self, kwargs: dict) -> None:
         """Refuse named inputs the hooks cannot account for. By default there are none."""
 
@@ -212,16 +180,14 @@ class UNetHooks(ABC):
     def _forget(self) -> None:
         """Drop everything of the last forward, also of one that an error cut short."""
         self.field = self._time = None
-        self._parts = []
-        self._sizes.clear()
         if self.norms is not None:
             self.norms.forget()
         if self.capture is not None:
             self.capture.forget_pending()
 
 
-def check_hookable(unet: nn.Module) -> None:
-    """Make sure that hooks inside the network will run.
+def check_hookable(unet: nn.Module) -> list[nn.Module]:
+    """Make sure that hooks inside the network will run; returns all its modules.
 
     Raises:
         UnsupportedNetwork: it is compiled, scripted or nunchaku's, wholly or in part.
@@ -231,7 +197,7 @@ def check_hookable(unet: nn.Module) -> None:
             f"AsynDM needs a torch network; this one is a {type(unet).__name__}."
         )
     modules = every_module(unet)
-    if any(_is_compiled(module) for module in modules):
+    if _any_compiled(modules):
         raise UnsupportedNetwork(
             "AsynDM cannot look into a compiled network: switch torch.compile off."
         )
@@ -245,14 +211,20 @@ def check_hookable(unet: nn.Module) -> None:
                 "AsynDM cannot look into a nunchaku (SVDQuant) network: load plain, GGUF, NF4 or "
                 "fp8 weights."
             )
+    return modules
 
 
-def _is_compiled(module: nn.Module) -> bool:
+def _any_compiled(modules: list[nn.Module]) -> bool:
     """By ``torch.compile(module)``, ``module.compile()`` or a compiled ``forward``."""
-    own = module.__dict__
-    if own.get("_compiled_call_impl") is not None or "_orig_mod" in module._modules:
-        return True
-    return "forward" in own and hasattr(own["forward"], "_torchdynamo_orig_callable")
+    for module in modules:
+        own = module.__dict__
+        if "_orig_mod" in module._modules:
+            return True
+        if "_compiled_call_impl" in own and own["_compiled_call_impl"] is not None:
+            return True
+        if "forward" in own and hasattr(own["forward"], "_torchdynamo_orig_callable"):
+            return True
+    return False
 
 
 def _is_nunchaku(kind: type) -> bool:

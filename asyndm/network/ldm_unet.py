@@ -19,8 +19,8 @@ from asyndm.core.grids import Size
 from asyndm.network.capture import AttentionCapture
 from asyndm.network.cross import CrossLayer, find_cross_attention
 from asyndm.network.errors import UnsupportedNetwork
-from asyndm.network.hooks import UNetHooks
-from asyndm.network.modules import every_module, holding
+from asyndm.network.modules import holding
+from asyndm.network.unet import TableHooks
 
 if TYPE_CHECKING:
     from asyndm.core.run import NetworkCall
@@ -46,7 +46,7 @@ def _frequencies(half: int, max_period: float, device: torch.device) -> Tensor:
         return torch.exp(-math.log(max_period) * steps / half)
 
 
-class LdmHooks(UNetHooks):
+class LdmHooks(TableHooks):
     """The hooks of one ldm U-Net."""
 
     known_by = ("time_embed", "input_blocks", "middle_block", "output_blocks")
@@ -60,16 +60,13 @@ class LdmHooks(UNetHooks):
         norms: LevelledNorms | None = None,
     ) -> None:
         super().__init__(unet, call, capture, norms)
-        self.blocks = _find_blocks(unet)
+        self.blocks = _find_blocks(self.modules)
 
     def watch_time(self) -> None:
-        self.after(self.unet.time_embed, self._time_embedded)
-        label = getattr(self.unet, "label_emb", None)
-        if isinstance(label, nn.Module):
-            self.after(label, self.add_part)
+        self.before(self.unet.time_embed, self._ask_time)
+        self.watch_embedding(self.unet.time_embed, [getattr(self.unet, "label_emb", None)])
         for block in self.blocks:
             self.measure(block, block.in_layers[-1])
-            self.before(block.emb_layers, self._swap)
             self.after(block.emb_layers, self._gather(block))
 
     def cross_layers(self) -> tuple[list[CrossLayer], Callable[[Size], list[Size]]]:
@@ -96,35 +93,28 @@ class LdmHooks(UNetHooks):
 
         return layers, sizes
 
-    def _time_embedded(self, module: nn.Module, args: tuple, output: Tensor) -> None:
-        if self.field is None:
-            return
-        seen = args[0]  # the network's own sinusoids: their width, dtype and device are binding
-        sinusoids = timestep_embedding(self.field.timesteps, seen.shape[-1]).to(seen)
-        # forward(), not the call: this hook must not run for the table.
-        self._time = module.forward(sinusoids).to(output.dtype)
-
-    def _swap(self, module: nn.Module, args: tuple) -> tuple | None:
+    def _ask_time(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.field is None:
             return None
-        return (self.join(self.field).to(args[0]),)
+        seen = args[0]  # the network's own sinusoids: their width, dtype and device are binding
+        return (timestep_embedding(self.field.timesteps, seen.shape[-1]).to(seen),)
 
     def _gather(self, block: nn.Module) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if self.field is None:
                 return None
-            return self.field.spread(output, *self._sizes[block])
+            return self.told().spread(output, *self._sizes[block])
 
         return hook
 
 
-def _find_blocks(unet: nn.Module) -> list[nn.Module]:
+def _find_blocks(modules: list[nn.Module]) -> list[nn.Module]:
     """The blocks that take in time.
 
     Raises:
         UnsupportedNetwork: there are none, or of a kind that takes it in otherwise.
     """
-    blocks, modules = [], every_module(unet)
+    blocks = []
     if any(module.time_mixer is not None for module in holding("time_mixer", modules)):
         raise UnsupportedNetwork("AsynDM makes images; this is a network for video.")
     for module in holding("emb_layers", modules):

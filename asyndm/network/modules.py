@@ -9,16 +9,25 @@ from torch import nn
 
 def every_module(root: nn.Module) -> list[nn.Module]:
     """A module and all inside it, in the order of ``modules()``."""
-    found, seen, waiting = [], set(), [root]
-    while waiting:
-        module = waiting.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        found.append(module)
-        if module._modules:
-            waiting += [part for part in list(module._modules.values())[::-1] if part is not None]
-    return found
+    found = {root: None}  # nothing is called for a module without parts
+
+    def look_into(module: nn.Module) -> None:
+        for part in module._modules.values():
+            if part is not None and part not in found:
+                found[part] = None
+                if part._modules:
+                    look_into(part)
+
+    look_into(root)
+    return list(found)
+
+
+def outermost(name: str, root: nn.Module) -> list[nn.Module]:
+    """Those with a part of that name inside a module, itself included; none inside another such."""
+    if name in root._modules:
+        return [root]
+    parts = (part for part in root._modules.values() if part is not None and part._modules)
+    return [module for part in parts for module in outermost(name, part)]
 
 
 def holding(name: str, modules: Iterable[nn.Module]) -> list[nn.Module]:

@@ -29,6 +29,7 @@ class Case:
     size: tuple[int, int] = (16, 24)
     depth: int = 1
     guided: bool = False  # diffusers: a guidance scale enters time's MLP, and class labels
+    numbered: bool = False  # diffusers: class labels are numbers, embedded as timesteps are
 
     def inputs(self, rows: int, seed: int = 0, dtype=torch.float32) -> dict[str, Any]:
         """Everything but the timestep, for a network call of some rows."""
@@ -44,6 +45,8 @@ class Case:
             values["time_ids"] = torch.randint(0, 99, (rows, 6), generator=generator).to(dtype)
         if self.guided:
             values |= {"timestep_cond": draw(rows, 8), "class_labels": draw(rows, 12)}
+        if self.numbered:
+            values["class_labels"] = torch.randint(0, 999, (rows,), generator=generator)
         return values
 
     def __call__(self, inputs: dict[str, Any], timestep: float) -> Tensor:
@@ -185,10 +188,20 @@ def diffusers_guided() -> Case:
     return Case(unet, ldm=False, guided=True)
 
 
+def diffusers_numbered() -> Case:
+    """Class labels go through the sinusoids of time, which are called a second time."""
+    unet = diffusers_unet(
+        class_embed_type="timestep", block_out_channels=(32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+    )  # fmt: skip
+    return Case(unet, ldm=False, numbered=True)
+
+
 MAKERS = {
     maker.__name__: maker
     for maker in (
         ldm_sd1, ldm_sd2, ldm_sdxl, ldm_updown, diffusers_sd1, diffusers_sd2, diffusers_sdxl,
-        diffusers_scale_shift, diffusers_guided, diffusers_odd, diffusers_wide,
+        diffusers_scale_shift, diffusers_guided, diffusers_numbered, diffusers_odd, diffusers_wide,
     )
 }  # fmt: skip

@@ -10,7 +10,7 @@ from test_timesteps import pixel_time, timesteps
 from asyndm.core.rows import Rows
 from asyndm.core.run import NetworkCall
 from asyndm.network import AttentionCapture, attach
-from asyndm.network.modules import every_module, holding
+from asyndm.network.modules import every_module, holding, outermost
 
 HOOKS = (
     "_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs",
@@ -157,6 +157,14 @@ def test_every_module_is_torchs_list_in_its_order(small: Case) -> None:
         assert holding("training_of_nobody", small.unet.modules()) == []
     finally:
         del small.unet.absent, small.unet.nothing
+
+
+def test_outermost_holders_are_all_holders_but_those_inside_another(small: Case) -> None:
+    for name in ("transformer_blocks", "attn2", "0", "nobody"):
+        holders = [module for module in every_module(small.unet) if name in module._modules]
+        inside = {part for holder in holders for part in list(holder.modules())[1:]}
+        expected = [holder for holder in holders if holder not in inside]
+        assert outermost(name, small.unet) == expected
 
 
 def test_only_the_layers_that_are_read_are_watched(small: Case) -> None:

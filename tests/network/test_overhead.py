@@ -76,7 +76,7 @@ class Started(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("shape", "library", "most"),
-    [("sd15", "ldm", 1.062), ("sd15", "diffusers", 1.06), ("sdxl", "diffusers", 1.069)],
+    [("sd15", "ldm", 1.059), ("sd15", "diffusers", 1.053), ("sdxl", "diffusers", 1.062)],
 )
 def test_few_operators_are_started_besides(shape, library, most, monkeypatch) -> None:
     """A fast GPU waits for each: once there were 1.30 and 1.24 times the plain step's."""
@@ -111,8 +111,8 @@ def test_few_functions_are_called_besides(library, monkeypatch) -> None:
         with subject.attached("asyndm"):
             pass
 
-    assert 1 < counts["asyndm"] / counts["synchronous"] <= 1.14
-    assert functions_called(attach_alone) <= 1.8 * counts["synchronous"]
+    assert 1 < counts["asyndm"] / counts["synchronous"] <= 1.12
+    assert functions_called(attach_alone) <= 0.5 * counts["synchronous"]
 
 
 def functions_called(run) -> int:

@@ -218,7 +218,7 @@ def test_a_block_that_takes_in_time_otherwise_is_said() -> None:
     call = NetworkCall(pixel_time(case, 1), timesteps(5), Rows.cond_then_uncond(1))
     block = case.unet.mid_block.resnets[0]
     ahead = block.conv2.register_forward_pre_hook(
-        lambda module, args: block.time_emb_proj(torch.zeros(2, 64))[:, None]
+        lambda module, args: block.time_emb_proj(torch.zeros(2, 128))[:, None]
     )
     try:
         with attach(case.unet, call), pytest.raises(UnsupportedNetwork, match="unknown way"):
