@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from asyndm.bench import scenes
+from asyndm.bench import report, scenes
 from asyndm.bench.paired import compare, dose_response, mean_over_prompts
 from asyndm.core.settings import SettingsError
 from asyndm.scenes.pipeline import ScenePipeline
@@ -137,6 +137,35 @@ def test_the_report_says_what_the_lines_say(tmp_path, untrained):
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and "asyndm:curvature=0.8" in page
     assert set(report["dose_response"]) == set(arms[1:])
+
+
+def test_held_out_prompts_are_compared_among_themselves():
+    """Four prompts, two of them held out; the method mends one picture of each kind."""
+    right = {
+        "synchronous": [[0, 1], [0, 0], [1, 1], [0, 1]],
+        "asyndm": [[1, 1], [1, 0], [1, 1], [0, 1]],
+    }
+    held = [False, True, False, True]
+    lines = [
+        {
+            "arm": arm, "coupling": 1.0, "prompt": prompt, "seed": seed, "held_out": held[prompt],
+            "right": bool(value), "objects": 1.0, "noise": 0.1, "sharpness": 1.0,
+        }
+        for arm, table in right.items()
+        for prompt, values in enumerate(table)
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    setup = {"prompts": 4, "seeds": 2}
+    plain, mine = report.summarise(lines, list(right), [1.0], setup)["rows"]
+    assert plain["right_held_out"] == 0.25 and mine["right_held_out"] == 0.5
+    assert plain["right_held_out_difference"] is None
+    difference = mine["right_held_out_difference"]
+    assert difference["value"] == 0.25 and (difference["better"], difference["worse"]) == (1, 0)
+    seen = [line for line in lines if not line["held_out"]]
+    for line in seen:
+        line["prompt"] //= 2
+    rows = report.summarise(seen, list(right), [1.0], setup | {"prompts": 2})["rows"]
+    assert rows[1]["right_held_out_difference"] is None
 
 
 def test_another_setup_does_not_mix_in(tmp_path, untrained):

@@ -74,9 +74,11 @@ def worlds(report: dict) -> str:
         cells.append(change(row["right_difference"], 3, with_p=True))
         cells += [number(row["failures"][kind], 3) for kind in KINDS]
         cells += [number(row["right_seen"], 3), number(row["right_held_out"], 3)]
+        cells.append(change(row["right_held_out_difference"], 3))
         rows.append([*cells, f"{row['sharpness']['value']:.1f}"])
     head = ["coupling", f"{world_of(report)}, n = {report['images_an_arm']}", "prompt fully right",
-            "against synchronous", *KINDS, "right, seen", "held out", "sharpness"]  # fmt: skip
+            "against synchronous", *KINDS, "right, seen", "held out",
+            "held out, against synchronous", "sharpness"]  # fmt: skip
     return table(head, rows) + "\n\n" + _says(report)
 
 

@@ -63,6 +63,11 @@ def summarise(
             right = values(arm, coupling, "right")
             row["right_seen"] = float(right[~held].mean()) if (~held).any() else None
             row["right_held_out"] = float(right[held].mean()) if held.any() else None
+            row["right_held_out_difference"] = (
+                compare(right[held], values(arms[0], coupling, "right")[held]).as_dict()
+                if held.any() and arm != arms[0]
+                else None
+            )
             rows.append(row)
     slopes = {}
     for arm in arms[1:]:
