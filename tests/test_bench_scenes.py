@@ -60,6 +60,16 @@ def test_splits_share_no_prompt_and_grow_without_changing():
     assert not set(many) & set(scenes.bench_prompts("development", 120))
 
 
+def test_prompts_of_earlier_runs_are_left_out(tmp_path, untrained):
+    assert scenes.bench_prompts("test", 7, skip=5) == scenes.bench_prompts("test", 12)[5:]
+    for prompts, skip in ((2000, 1), (1, 2000), (1, -1)):
+        with pytest.raises(SettingsError):
+            scenes.bench_prompts("test", prompts, skip)
+    scenes.main(arguments(tmp_path))
+    with pytest.raises(SettingsError, match="another skip"):
+        scenes.main(arguments(tmp_path, "--skip", "3"))
+
+
 def test_arms_are_methods_with_settings():
     arm = scenes.Arm.parse("asyndm:mask_source=fixed,curvature=0.7,soft=true")
     assert arm.method == "asyndm"

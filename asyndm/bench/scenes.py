@@ -29,6 +29,7 @@ from asyndm.scenes.world import holds_out, sample_wish
 from .flaws import failures
 
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
+MOST_PROMPTS = 2000  # of a split
 PRECISIONS = ("float32", "bfloat16")  # of the network; the sampler stays in float32
 _BATCH = 32
 
@@ -73,15 +74,16 @@ class Task:
     pairs: tuple[tuple[int, int], ...]
 
 
-def bench_prompts(split: str, count: int) -> list[str]:
-    """The first ``count`` prompts of a split; development and test share none.
+def bench_prompts(split: str, count: int, skip: int = 0) -> list[str]:
+    """``count`` prompts of a split behind its first ``skip``; development and test share none.
 
     Prompts with pairs or counts that training captions never named are among them.
 
     Raises:
         SettingsError: more prompts than there are to keep the splits apart.
     """
-    count = check_whole("prompts", count, 1, 2000)
+    skip = check_whole("skip", skip, 0, MOST_PROMPTS - 1)
+    count = skip + check_whole("prompts", count, 1, MOST_PROMPTS - skip)
     rngs = {name: np.random.default_rng([4504, number]) for name, number in SPLITS.items()}
     taken: dict[str, str] = {}
     chosen: list[str] = []
@@ -90,7 +92,7 @@ def bench_prompts(split: str, count: int) -> list[str]:
             prompt = sample_wish(rng, held_out=None).prompt()
             if taken.setdefault(prompt, name) == name == split and prompt not in chosen:
                 chosen.append(prompt)
-    return chosen[:count]
+    return chosen[skip:count]
 
 
 def seed_of(prompt: int, seed: int) -> int:
@@ -214,6 +216,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--couplings", type=float, nargs="+", default=[1.0])
     parser.add_argument("--prompts", type=int, default=250)
+    parser.add_argument(
+        "--skip",
+        type=int,
+        default=0,
+        help="leave out so many prompts at the split's beginning: those of earlier runs",
+    )
     parser.add_argument("--seeds", type=int, default=2, help="pictures a prompt")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--steps", type=int, default=25)
@@ -250,7 +258,7 @@ def main(args: argparse.Namespace) -> int:
             raise SettingsError(f"couplings: {coupling:g} is unknown; choose of 0, 0.5, 1.")
     request = Request("", steps=args.steps, cfg=args.cfg, rule=args.rule, schedule=args.schedule)
     shard = parse_shard(args.shard)
-    prompts = bench_prompts(args.split, args.prompts)
+    prompts = bench_prompts(args.split, args.prompts, args.skip)
     seeds = check_whole("seeds", args.seeds, 1, 1000)
     setup = {
         "split": args.split,
@@ -261,6 +269,7 @@ def main(args: argparse.Namespace) -> int:
         "rule": request.rule,
         "schedule": request.schedule,
         "precision": args.precision,
+        **({"skip": args.skip} if args.skip else {}),
         **chosen.told(args, lambda named: Path(named).name),
         # pictures of another device are others, in the last bits
         **({} if args.device == "cpu" else {"device": args.device.partition(":")[0]}),
