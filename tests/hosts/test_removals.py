@@ -147,7 +147,7 @@ def run(host, job: str, hooks: int) -> None:
             raise Left("a run on the denoiser")
         if isinstance(each, HostRun) and each._to is not None:
             raise Left("a network that a run holds")
-        if isinstance(each, UNetHooks) and (each.field is not None or each._parts):
+        if isinstance(each, UNetHooks) and (each.field is not None or each._time is not None):
             raise Left("the timesteps of a forward")
 
 
