@@ -145,6 +145,13 @@ def test_shown_places_are_empty_where_nothing_was_made():
     assert shown[0].size == (studio.SHOWN_SIZE,) * 2 and shown[1:3] == [None, None]
     assert "circle: yes" in shown[3] and "missing" not in shown[4]
     assert studio._show(None)[:3] == [None] * 3
+    assert studio._show(None)[6:8] == [None] * 2
+
+
+def test_a_strip_is_there_for_either_theme():
+    light, dark = studio._show(click().result)[6:8]
+    assert light.size == dark.size
+    assert light.getpixel((0, 0)) == (255, 255, 255) and max(dark.getpixel((0, 0))) < 48
 
 
 def test_tokens_are_shown_as_the_prompt_is_typed():

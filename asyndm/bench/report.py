@@ -48,23 +48,22 @@ def summarise(
     held = np.array([table[arms[0], couplings[0], p, seeds[0]]["held_out"] for p in prompts])
     rows = []
     for coupling in couplings:
+        beside = {measure: values(arms[0], coupling, measure) for measure in MEASURES}
         for arm in arms:
             row: dict = {"arm": arm, "coupling": coupling}
+            mine = {measure: values(arm, coupling, measure) for measure in MEASURES}
             for measure in MEASURES:
-                mine = values(arm, coupling, measure)
-                row[measure] = mean_over_prompts(mine).as_dict()
+                row[measure] = mean_over_prompts(mine[measure]).as_dict()
                 row[f"{measure}_difference"] = (
-                    None
-                    if arm == arms[0]
-                    else compare(mine, values(arms[0], coupling, measure)).as_dict()
+                    None if arm == arms[0] else compare(mine[measure], beside[measure]).as_dict()
                 )
             if all(kind in table[arm, coupling, p, s] for kind in KINDS for p, s in complete):
                 row["failures"] = {k: float(values(arm, coupling, k).mean()) for k in KINDS}
-            right = values(arm, coupling, "right")
+            right = mine["right"]
             row["right_seen"] = float(right[~held].mean()) if (~held).any() else None
             row["right_held_out"] = float(right[held].mean()) if held.any() else None
             row["right_held_out_difference"] = (
-                compare(right[held], values(arms[0], coupling, "right")[held]).as_dict()
+                compare(right[held], beside["right"][held]).as_dict()
                 if held.any() and arm != arms[0]
                 else None
             )

@@ -86,7 +86,7 @@ def check_levels(levels: Tensor) -> None:
     Raises:
         SettingsError: one of them.
     """
-    whose = "(Forge's 'Automatic' and 'Uniform' do so with this model)"
+    whose = "(Forge main's 'Automatic' and 'Uniform' do so with this model)"
     if float(levels.max()) > MOST:
         raise SettingsError(
             f"the list of noise levels goes up to {float(levels.max()):g} {whose}, but this "

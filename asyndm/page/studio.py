@@ -216,9 +216,10 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
                         pictures, verdicts, edits = _build_results()
                         with gr.Column(visible=False, elem_id="studio_film") as reel:
                             gr.HTML(_FILM_HEAD)
-                            strip = shim.picture(
-                                show_label=False, container=False, elem_id="studio_strip"
-                            )
+                            strips = [  # the theme is each browser's own: the style shows one
+                                shim.picture(show_label=False, container=False, elem_id=name)
+                                for name in ("studio_strip", "studio_strip_dark")
+                            ]
             with gr.Tab("Edit", id="edit", elem_id="studio_edit_tab") as edit_tab:
                 editing = EditTab(pipeline, edit_tab)
         held = gr.State()
@@ -227,7 +228,7 @@ def build_page(pipeline: ScenePipeline, defaults: Settings | None = None) -> gr.
         cleared = shim.quiet(generate.click, fn=messages_html, inputs=None, outputs=messages)
         started = cleared.then(work, inputs, [messages, held], api_name="generate")
         last = gr.State()
-        outputs = [*pictures.values(), *verdicts.values(), strip, reel, held, last]
+        outputs = [*pictures.values(), *verdicts.values(), *strips, reel, held, last]
         started.then(_show, held, outputs, show_progress="hidden", api_name=False)
         for method, button in edits.items():
             editing.taken_by(button, method, last, tabs, messages)
@@ -347,7 +348,7 @@ def _summary(result: Result, started: float) -> str:
 
 
 def _show(result: Result | None) -> list[Any]:
-    """The page's images, verdicts and strip for a result; empty places for what was not made."""
+    """The page's images, verdicts and strips for a result; empty places for what was not made."""
     images = result.images if result else {}
     pictures = [enlarge(images[m][0], SHOWN_SIZE) if m in images else None for m in METHODS]
     verdicts = [
@@ -358,9 +359,10 @@ def _show(result: Result | None) -> list[Any]:
         else verdict_html(m, None)
         for m in METHODS
     ]
-    film = film_strip(result.film) if result and result.film and result.film.masks else None
+    film = result.film if result and result.film and result.film.masks else None
+    strips = [film and film_strip(film, dark=dark) for dark in (False, True)]
     last = {m: Held(images[m][0], result.request) for m in images if result.request}
-    return [*pictures, *verdicts, film, gr.update(visible=film is not None), None, last]
+    return [*pictures, *verdicts, *strips, gr.update(visible=film is not None), None, last]
 
 
 def add_arguments(parser: Any) -> None:

@@ -150,6 +150,18 @@ def test_type_tick_generate_and_see_three_images_and_the_strip(page, studio):
     assert outside == []
 
 
+def test_the_strip_is_of_the_pages_theme(page, studio):
+    write_prompt(page)
+    enable(page)
+    generate(page)
+    for theme, name in ("light", "studio_strip"), ("dark", "studio_strip_dark"):
+        page.evaluate(f"document.body.classList.toggle('dark', {str(theme == 'dark').lower()})")
+        shown = page.locator("#studio_film img:visible")
+        expect(shown).to_have_count(1)
+        assert page.locator(f"#{name} img").is_visible()
+        shot(page, f"strip-{theme}")
+
+
 def test_on_a_phone_no_arrow_lies_over_the_word_of_its_list(page):
     page.set_viewport_size({"width": 420, "height": 1000})
     for name in ("rule", "schedule", "coupling"):
