@@ -110,12 +110,11 @@ def tuned(report: dict) -> str:
     head = [world_of(report), "trials, given up", "network rows", "found",
             f"right against plain guidance, {values['limit']} development prompts",
             f"{values['fresh']} fresh prompts"]  # fmt: skip
-    own = confirmed["adaptive"]
-    kept = "so it is kept" if own["kept"] else "so it is not kept"
-    return (
-        f"{table(head, rows)}\n\nPlain guidance: {level(confirmed['baseline'], 3)} fully right on "
-        f"the fresh prompts. *adaptive* minus *constant* there: {_with_p(own)}, {kept}."
-    )
+    says = f"Plain guidance: {level(confirmed['baseline'], 3)} fully right on the fresh prompts."
+    if own := confirmed.get("adaptive"):
+        kept = "so it is kept" if own["kept"] else "so it is not kept"
+        says += f" *adaptive* minus *constant* there: {_with_p(own)}, {kept}."
+    return f"{table(head, rows)}\n\n{says}"
 
 
 def _with_p(cell: dict) -> str:
