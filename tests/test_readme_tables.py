@@ -150,12 +150,13 @@ def test_methods_beside_each_other_are_told_from_their_rows():
     assert tables.alignment(of_run) != before
 
 
-def test_what_auroras_show_follows_from_their_rows():
-    of_run = report("auroras")
+@pytest.mark.parametrize("name", ["auroras", "auroras_room"])
+def test_what_auroras_show_follows_from_their_rows(name):
+    of_run = report(name)
     assert of_run["images_an_arm"] == 1800 and {*of_run["couplings"]} == {0, 0.5, 1}
     arms = {row["arm"].split(",")[0].split("=")[0] for row in of_run["rows"]}
     assert len(of_run["rows"]) >= 14 and {"synchronous", "reverse:curvature"} <= arms
-    make = tables.TABLES["auroras"][1]
+    make = tables.TABLES[name][1]
     for row in of_run["rows"]:
         if row["right_difference"]:
             row["right_difference"] |= {"low": -0.1, "high": 0.1}
@@ -163,6 +164,21 @@ def test_what_auroras_show_follows_from_their_rows():
     found = next(row for row in of_run["rows"] if row["right_difference"])
     found["right_difference"]["low"] = 0.01
     assert "The interval of no arm" not in make(of_run)
+
+
+def test_the_room_to_mend_is_there():
+    """Where methods are compared, synchronous pictures leave them something to mend."""
+    rows = report("auroras_room")["rows"]
+    plain = [row["right"]["value"] for row in rows if row["arm"] == "synchronous"]
+    assert len(plain) == 3 and all(0.55 <= value <= 0.70 for value in plain)
+
+
+@pytest.mark.parametrize(("name", "arms"), [("auroras_tuned", 5), ("auroras_room_tuned", 2)])
+def test_a_tuning_is_told_by_the_arms_it_has(name, arms):
+    of_run = report(name)
+    made = tables.TABLES[name][1](of_run)
+    assert len(of_run["arms"]) == arms == made.count("\n| ") - 1
+    assert ("*adaptive* minus" in made) == ("adaptive" in of_run["arms"])
 
 
 def test_levelled_norms_cost_what_was_asked():
