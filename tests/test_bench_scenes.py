@@ -10,7 +10,8 @@ import torch
 from asyndm.bench import report, scenes
 from asyndm.bench.paired import compare, dose_response, mean_over_prompts
 from asyndm.core.settings import SettingsError
-from asyndm.scenes.pipeline import ScenePipeline
+from asyndm.scenes.model import weights_file
+from asyndm.scenes.pipeline import Request, ScenePipeline
 
 
 def test_the_exact_test_is_mcnemars():
@@ -74,7 +75,13 @@ def test_arms_are_methods_with_settings():
     arm = scenes.Arm.parse("asyndm:mask_source=fixed,curvature=0.7,soft=true")
     assert arm.method == "asyndm"
     assert arm.settings.changed() == {"mask_source": "fixed", "curvature": 0.7, "soft": True}
-    for text in ("magic", "asyndm:curvature", "asyndm:curvature=2", "asyndm:colour=red"):
+    for text in (
+        "magic",
+        "asyndm:curvature",
+        "asyndm:curvature=2",
+        "asyndm:colour=red",
+        "drawn:soft=true",
+    ):
         with pytest.raises(SettingsError):
             scenes.Arm.parse(text)
 
@@ -105,6 +112,18 @@ def test_shards_make_up_the_whole_and_nothing_is_drawn_twice(tmp_path, untrained
     assert len(whole) == 6 * 3
     monkeypatch.setattr(untrained, "sample", lambda *a, **k: pytest.fail("drawn again"))
     scenes.main(arguments(tmp_path / "whole"))
+
+
+def test_drawn_scenes_tell_what_the_judge_lets_be_right(tmp_path, monkeypatch):
+    """Without the network, and the same at each call; what is lost is the decoder's and judge's."""
+    pipeline = ScenePipeline.load(weights_file("shadows"))
+    monkeypatch.setattr(pipeline, "sample", lambda *a, **k: pytest.fail("the network ran"))
+    arm, prompts = scenes.Arm.parse("drawn"), scenes.bench_prompts("development", 40)
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        scenes.run(pipeline, [arm], [1.0], prompts, 1, Request(""), folder)
+    one, two = (scenes.read_results(folder) for folder in (tmp_path / "one", tmp_path / "two"))
+    assert one == two and len(one) == 40
+    assert np.mean([line["right"] for line in one]) >= 0.9
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ NAMES = {
     "asyndm fixed": "AsynDM, fixed masks",
     "oracle": "the true objects as mask",
     "reverse": "reverse: all but the true objects slow",
+    "drawn": "drawn scenes, not the network's: the most that is judged right",
     "asyndm levelled": "AsynDM, levelled norms",
     "asyndm learned": "AsynDM, the learned clock",
 }
@@ -83,7 +84,7 @@ def worlds(report: dict) -> str:
 
 
 def _says(report: dict) -> str:
-    """Which arms differ, and what the coupling does to synchronous pictures."""
+    """Which arms differ, and what the coupling does to synchronous pictures and to differences."""
     told = [row for row in report["rows"] if row["right_difference"]]
     apart = [
         f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(difference, 3)})"
@@ -94,7 +95,9 @@ def _says(report: dict) -> str:
              if row["arm"] == report["baseline"]}  # fmt: skip
     said = "The interval of " + (", ".join(apart) or "no arm") + " excludes 0, uncorrected."
     levels = ", ".join(f"{number(plain[c], 3)} at {c:g}" for c in sorted(plain))
-    return f"{said} Synchronous pictures are right by coupling: {levels}."
+    said += f" Synchronous pictures are right by coupling: {levels}."
+    slopes = "; ".join(f"{named(a)} {change(s, 3)}" for a, s in report["dose_response"].items())
+    return f"{said} The difference to them changes from coupling 0 to 1 by: {slopes}."
 
 
 def tuned(report: dict) -> str:

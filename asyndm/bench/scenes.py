@@ -24,12 +24,14 @@ from asyndm.scenes import chosen
 from asyndm.scenes.checker import check
 from asyndm.scenes.pipeline import METHODS, Request, ScenePipeline
 from asyndm.scenes.text import COUPLINGS, parse_prompt
-from asyndm.scenes.world import holds_out, sample_wish
+from asyndm.scenes.train import to_input
+from asyndm.scenes.world import draw, holds_out, sample_scene, sample_wish
 
 from .flaws import failures
 
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
 MOST_PROMPTS = 2000  # of a split
+DRAWN = "drawn"  # scenes by the world's own program through the decoder: as right as judged can be
 PRECISIONS = ("float32", "bfloat16")  # of the network; the sampler stays in float32
 _BATCH = 32
 
@@ -50,8 +52,13 @@ class Arm:
             SettingsError: an unknown method, setting or value.
         """
         method, _, rest = text.strip().partition(":")
-        if method not in METHODS:
-            raise SettingsError(f"methods: {method!r} is unknown; choose of {', '.join(METHODS)}.")
+        if method not in (*METHODS, DRAWN):
+            known = ", ".join((*METHODS, DRAWN))
+            raise SettingsError(f"methods: {method!r} is unknown; choose of {known}.")
+        if method == DRAWN and rest:
+            raise SettingsError(
+                f"methods: {DRAWN!r} is drawn without the network, it has no settings."
+            )
         values = {}
         types = typing.get_type_hints(Settings)
         for part in filter(None, rest.split(",")):
@@ -176,15 +183,19 @@ def _draw(
     precision: str,
 ) -> Iterator[dict]:
     texts = [prompts[prompt] for prompt, _ in pairs]
-    with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        sampled = pipeline.sample(
-            texts,
-            [seed_of(*pair) for pair in pairs],
-            task.arm.method,
-            task.arm.settings,
-            replace(request, coupling=task.coupling),
-        )
-    pixels = pipeline.model.decode_pixels(sampled.latents).numpy()
+    random = [seed_of(*pair) for pair in pairs]
+    if task.arm.method == DRAWN:
+        latents = _encoded(pipeline, texts, random, task.coupling)
+    else:
+        with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            latents = pipeline.sample(
+                texts,
+                random,
+                task.arm.method,
+                task.arm.settings,
+                replace(request, coupling=task.coupling),
+            ).latents
+    pixels = pipeline.model.decode_pixels(latents).numpy()
     for (prompt, seed), text, picture in zip(pairs, texts, pixels):
         wish = parse_prompt(text)
         verdict = check(picture, wish)
@@ -202,6 +213,24 @@ def _draw(
         }
 
 
+@torch.no_grad()
+def _encoded(
+    pipeline: ScenePipeline, prompts: list[str], seeds: list[int], coupling: float
+) -> torch.Tensor:
+    """Latents [B, C, h, w] of drawn scenes that fulfil the prompts; the network has no part."""
+    pictures = [
+        np.asarray(
+            draw(
+                sample_scene(
+                    np.random.default_rng(seed), parse_prompt(prompt), coupling, pipeline.world
+                )
+            )
+        )
+        for prompt, seed in zip(prompts, seeds)
+    ]
+    return pipeline.model.autoencoder.encode(to_input(np.stack(pictures), pipeline.device))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument(
@@ -212,7 +241,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=["synchronous", "concave", "asyndm"],
         metavar="ARM",
-        help=f"of {', '.join(METHODS)}, each with its settings: asyndm:curve=linear,curvature=0.7",
+        help=f"of {', '.join(METHODS)}, each with its settings: asyndm:curve=linear,curvature=0.7; "
+        f"or {DRAWN}: right scenes through the decoder, the most that is judged right",
     )
     parser.add_argument("--couplings", type=float, nargs="+", default=[1.0])
     parser.add_argument("--prompts", type=int, default=250)
