@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -124,6 +125,20 @@ def test_drawn_scenes_tell_what_the_judge_lets_be_right(tmp_path, monkeypatch):
     one, two = (scenes.read_results(folder) for folder in (tmp_path / "one", tmp_path / "two"))
     assert one == two and len(one) == 40
     assert np.mean([line["right"] for line in one]) >= 0.9
+
+
+def test_shards_may_start_at_the_same_moment(tmp_path):
+    """None reads what another has written half."""
+    setup = {"split": "test", "steps": 25, "weights": "auroras" * 200}
+
+    def start(number: int) -> None:
+        for folder in range(300):
+            scenes._keep_setup(tmp_path / str(folder), {**setup, "prompts": number})
+
+    with ThreadPoolExecutor(4) as many:
+        list(many.map(start, range(4)))
+    with pytest.raises(SettingsError, match="another steps"):
+        scenes._keep_setup(tmp_path / "0", {**setup, "steps": 3})
 
 
 @pytest.mark.slow

@@ -171,6 +171,11 @@ def test_the_room_to_mend_is_there():
     rows = report("auroras_room")["rows"]
     plain = [row["right"]["value"] for row in rows if row["arm"] == "synchronous"]
     assert len(plain) == 3 and all(0.55 <= value <= 0.70 for value in plain)
+    of_run = report("auroras_room_dose")
+    most = [row["right"]["low"] for row in of_run["rows"] if row["arm"] == "drawn"]
+    assert len(most) == 2 and min(most) > max(plain)
+    said = tables.TABLES["auroras_room_dose"][1](of_run).rpartition("\n\n")[2]
+    assert "drawn" not in said  # a ceiling is no method
 
 
 @pytest.mark.parametrize(("name", "arms"), [("auroras_tuned", 5), ("auroras_room_tuned", 2)])

@@ -269,6 +269,7 @@ TABLES = {
     "auroras": ("auroras.json", worlds),
     "auroras_room": ("auroras-room.json", worlds),
     "auroras_room_again": ("auroras-room-again.json", worlds),
+    "auroras_room_dose": ("auroras-room-dose.json", worlds),
     "auroras_room_tuned": ("auroras-room-tune.json", tuned),
     "auroras_repaint": ("auroras-repaint.json", repaint),
     "auroras_methods": ("auroras-alignment.json", alignment),

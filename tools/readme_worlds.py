@@ -5,6 +5,7 @@ from __future__ import annotations
 from readme_cells import change, level, number, table, world_of
 
 from asyndm.bench.flaws import KINDS
+from asyndm.bench.scenes import DRAWN
 
 NAMES = {
     "synchronous": "synchronous",
@@ -13,7 +14,7 @@ NAMES = {
     "asyndm fixed": "AsynDM, fixed masks",
     "oracle": "the true objects as mask",
     "reverse": "reverse: all but the true objects slow",
-    "drawn": "drawn scenes, not the network's: the most that is judged right",
+    DRAWN: "drawn scenes, not the network's: the most that is judged right",
     "asyndm levelled": "AsynDM, levelled norms",
     "asyndm learned": "AsynDM, the learned clock",
 }
@@ -85,7 +86,7 @@ def worlds(report: dict) -> str:
 
 def _says(report: dict) -> str:
     """Which arms differ, and what the coupling does to synchronous pictures and to differences."""
-    told = [row for row in report["rows"] if row["right_difference"]]
+    told = [row for row in report["rows"] if row["right_difference"] and not row["arm"] == DRAWN]
     apart = [
         f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(difference, 3)})"
         for row in told
@@ -93,10 +94,16 @@ def _says(report: dict) -> str:
     ]
     plain = {row["coupling"]: row["right"]["value"] for row in report["rows"]
              if row["arm"] == report["baseline"]}  # fmt: skip
-    said = "The interval of " + (", ".join(apart) or "no arm") + " excludes 0, uncorrected."
+    several = len(apart) > 1
+    said = f"The interval{'s' if several else ''} of {' and '.join(apart) or 'no arm'}"
+    said += f" exclude{'' if several else 's'} 0, uncorrected."
     levels = ", ".join(f"{number(plain[c], 3)} at {c:g}" for c in sorted(plain))
     said += f" Synchronous pictures are right by coupling: {levels}."
-    slopes = "; ".join(f"{named(a)} {change(s, 3)}" for a, s in report["dose_response"].items())
+    slopes = "; ".join(
+        f"{named(arm)} {change(slope, 3)}"
+        for arm, slope in report["dose_response"].items()
+        if arm != DRAWN
+    )
     return f"{said} The difference to them changes from coupling 0 to 1 by: {slopes}."
 
 

@@ -27,6 +27,7 @@ from asyndm.scenes.text import COUPLINGS, parse_prompt
 from asyndm.scenes.train import to_input
 from asyndm.scenes.world import draw, holds_out, sample_scene, sample_wish
 
+from .alignment.store import written
 from .flaws import failures
 
 SPLITS = {"development": 1, "test": 2}  # of prompts; disjoint
@@ -368,8 +369,9 @@ def _keep_setup(folder: Path, setup: dict) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "setup.json"
     fixed = {name: value for name, value in setup.items() if name not in ("prompts", "seeds")}
-    if path.exists() and (there := json.loads(path.read_text())) != fixed:
+    if not path.exists():
+        written(path, json.dumps(fixed).encode())  # other shards may start at the same moment
+    if (there := json.loads(path.read_text())) != fixed:
         names = {**fixed, **there}
         changed = ", ".join(name for name in names if there.get(name) != fixed.get(name))
         raise SettingsError(f"folder: {folder} holds results of another {changed}; name a new one.")
-    path.write_text(json.dumps(fixed))
