@@ -86,13 +86,13 @@ def worlds(report: dict) -> str:
 
 def _says(report: dict) -> str:
     """Which arms differ, and what the coupling does to synchronous pictures and to differences."""
-    told = [row for row in report["rows"] if row["right_difference"] and not row["arm"] == DRAWN]
+    rows = [row for row in report["rows"] if row["arm"] != DRAWN]  # a ceiling is no method
     apart = [
         f"{named(row['arm'])} at coupling {row['coupling']:g} ({change(difference, 3)})"
-        for row in told
-        if (difference := row["right_difference"])["low"] * difference["high"] > 0
+        for row in rows
+        if (difference := row["right_difference"]) and difference["low"] * difference["high"] > 0
     ]
-    plain = {row["coupling"]: row["right"]["value"] for row in report["rows"]
+    plain = {row["coupling"]: row["right"]["value"] for row in rows
              if row["arm"] == report["baseline"]}  # fmt: skip
     several = len(apart) > 1
     said = f"The interval{'s' if several else ''} of {' and '.join(apart) or 'no arm'}"

@@ -184,14 +184,14 @@ def _draw(
     precision: str,
 ) -> Iterator[dict]:
     texts = [prompts[prompt] for prompt, _ in pairs]
-    random = [seed_of(*pair) for pair in pairs]
+    seeds = [seed_of(*pair) for pair in pairs]
     if task.arm.method == DRAWN:
-        latents = _encoded(pipeline, texts, random, task.coupling)
+        latents = _encoded(pipeline, texts, seeds, task.coupling)
     else:
         with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             latents = pipeline.sample(
                 texts,
-                random,
+                seeds,
                 task.arm.method,
                 task.arm.settings,
                 replace(request, coupling=task.coupling),
@@ -219,16 +219,11 @@ def _encoded(
     pipeline: ScenePipeline, prompts: list[str], seeds: list[int], coupling: float
 ) -> torch.Tensor:
     """Latents [B, C, h, w] of drawn scenes that fulfil the prompts; the network has no part."""
-    pictures = [
-        np.asarray(
-            draw(
-                sample_scene(
-                    np.random.default_rng(seed), parse_prompt(prompt), coupling, pipeline.world
-                )
-            )
-        )
-        for prompt, seed in zip(prompts, seeds)
-    ]
+    pictures = []
+    for prompt, seed in zip(prompts, seeds):
+        rng = np.random.default_rng(seed)
+        scene = sample_scene(rng, parse_prompt(prompt), coupling, pipeline.world)
+        pictures.append(np.asarray(draw(scene)))
     return pipeline.model.autoencoder.encode(to_input(np.stack(pictures), pipeline.device))
 
 
